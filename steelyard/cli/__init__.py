@@ -1,0 +1,41 @@
+"""The command line. ``main`` is the entry point of ``steelyard``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from steelyard.errors import SteelyardError, needs_extra
+
+UNEXPECTED = 70
+"""Exit code of an error nobody planned for (EX_SOFTWARE)."""
+
+
+def main() -> None:
+    """Run a command; every error is one clear line and an exit code, never a traceback."""
+    try:
+        with needs_extra("cli"):
+            from steelyard.cli.app import app
+        app()
+    except SteelyardError as error:
+        _fail(error.message, error.hint, error.exit_code)
+    except BrokenPipeError:
+        os._exit(141)
+    except OSError as error:
+        _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), "", 1)
+    except Exception as error:
+        if os.environ.get("STEELYARD_DEBUG"):
+            raise
+        _fail(
+            f"unexpected {type(error).__name__}: {str(error).strip().splitlines()[:1]}",
+            "set STEELYARD_DEBUG=1 for the traceback, and please report it",
+            UNEXPECTED,
+        )
+
+
+def _fail(message: str, hint: str, code: int) -> None:
+    sys.stdout.flush()
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"  fix: {hint}", file=sys.stderr)
+    sys.exit(code)

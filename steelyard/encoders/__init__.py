@@ -1,0 +1,1 @@
+"""From text to vectors: query packs, document encoders, look-up distillation."""

@@ -1,0 +1,1 @@
+"""Look-up distillation: a query table learned for a frozen embedding model."""

@@ -1,0 +1,1 @@
+"""Document encoders: the heavy arm, used offline."""

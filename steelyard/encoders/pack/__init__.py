@@ -1,0 +1,1 @@
+"""The query pack on disk, format 1."""

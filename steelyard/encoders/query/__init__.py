@@ -1,0 +1,1 @@
+"""The query side: a tokenizer and a table. numpy, scipy, tokenizers, safetensors only."""

@@ -1,0 +1,92 @@
+"""The look-up table of the dense arm: rows that are summed.
+
+A query vector is the normalised sum of its tokens' rows (LightRetriever, section 1: the mean,
+which after normalisation is the same). A sparse count matrix times the table is 60 to 90 times
+faster than adding gathered rows with ``np.add.reduceat``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from steelyard.encoders.pack.metadata import TABLE_DTYPES
+from steelyard.encoders.query.tokenizer import TokenRows
+from steelyard.errors import InputError
+from steelyard.types import DenseVectors, l2_normalise
+
+
+class LookupTable:
+    """One table of one instruction.
+
+    Args:
+        rows: ``[V, d]`` float32, float16 or int8; may be memory-mapped, is never copied whole.
+        scale: float32 ``[V]``, only with int8: the value of a row is ``rows * scale``.
+    """
+
+    def __init__(self, rows: NDArray[Any], scale: NDArray[np.float32] | None = None) -> None:
+        # A plain view of a memory map: np.memmap's own indexing costs microseconds a call.
+        self.rows: NDArray[Any] = np.asarray(rows)
+        self.scale = None if scale is None else np.asarray(scale)
+
+    @property
+    def dims(self) -> int:
+        """Length of a query vector."""
+        return int(self.rows.shape[1])
+
+    def gather(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Rows of these tokens as float32 ``[len(ids), d]``."""
+        gathered = self.rows[ids].astype(np.float32, copy=False)
+        return gathered if self.scale is None else gathered * self.scale[ids, None]
+
+    def encode(self, tokens: TokenRows) -> DenseVectors:
+        """Query vectors ``[n, d]``; a row without tokens is zero."""
+        ids, indptr = tokens.ids, tokens.indptr
+        table: NDArray[np.float32]
+        if self.rows.dtype == np.float32:
+            table = self.rows
+        else:
+            # Only the rows in use are widened, once each.
+            used, where = np.unique(ids, return_inverse=True)
+            ids, table = where.astype(np.int32), self.gather(used)
+        ones = np.ones(len(ids), dtype=np.float32)
+        counts = csr_matrix((ones, ids, indptr), shape=(len(indptr) - 1, len(table)), copy=False)
+        return l2_normalise(np.asarray(counts @ table))
+
+    def encode_one(self, ids: list[int]) -> DenseVectors:
+        """One query vector ``[d]``; zero without tokens."""
+        if not ids:
+            return np.zeros(self.dims, dtype=np.float32)
+        vector: NDArray[np.float32] = self.gather(np.asarray(ids, dtype=np.int32)).sum(axis=0)
+        norm = float(np.sqrt(vector @ vector))
+        return vector / np.float32(norm) if norm > 0 else vector
+
+
+def quantise_int8(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Symmetric int8 with one scale a row: ``rows ~ int8 * scale``.
+
+    Returns:
+        int8 ``[V, d]`` in -127..127 and float32 ``[V]``; a zero row has scale 0.
+    """
+    scale = (np.abs(rows).max(axis=1, initial=0) / 127).astype(np.float32)
+    divisor = np.where(scale > 0, scale, 1).astype(np.float32)
+    return np.rint(rows / divisor[:, None]).astype(np.int8), scale
+
+
+def table_tensors(rows: NDArray[np.float32], dtype: str, name: str) -> dict[str, NDArray[Any]]:
+    """A float32 table ``[V, d]`` as the tensors that a pack stores for one instruction.
+
+    Raises:
+        InputError: an unknown dtype.
+    """
+    if dtype not in TABLE_DTYPES:
+        raise InputError(
+            f"unknown table dtype {dtype!r}", f"choose one of {', '.join(TABLE_DTYPES)}"
+        )
+    if dtype == "int8":
+        quantised, scale = quantise_int8(rows)
+        return {f"table.{name}": quantised, f"scale.{name}": scale}
+    return {f"table.{name}": rows.astype(dtype)}

@@ -1,0 +1,123 @@
+"""Judged collections in BEIR's layout: corpus, queries.jsonl, qrels/<split>.tsv."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from steelyard.errors import InputError
+from steelyard.indexer.readers import read_lines
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query and its id."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedQueries:
+    """The judged queries of one split.
+
+    Attributes:
+        name: of the collection and split, such as ``scifact/test``.
+        queries: those with at least one judgement, in the file's order.
+        qrels: query id -> document id -> relevance.
+    """
+
+    name: str
+    queries: list[Query]
+    qrels: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class BadQuery:
+    """A line of a query file that is no query."""
+
+    line: int
+    reason: str
+
+
+def read_queries(path: Path) -> tuple[list[Query], list[BadQuery]]:
+    """Queries of a JSONL file, plain or gzipped: ``_id`` or ``id``, and ``text``.
+
+    An empty text is a query (it finds nothing); a line that is none is told beside the others.
+
+    Raises:
+        InputError: no such file, or no query in it.
+    """
+    if not path.is_file():
+        raise InputError(f"no queries at {path}", "give a .jsonl[.gz] file")
+    queries: list[Query] = []
+    bad: list[BadQuery] = []
+    seen: set[str] = set()
+    for line in read_lines(path):
+        if not line.data.strip():
+            continue
+        query = _query(line.data)
+        if isinstance(query, Query) and query.id in seen:
+            query = f"duplicate id {query.id!r}"
+        if isinstance(query, Query):
+            seen.add(query.id)
+            queries.append(query)
+        else:
+            bad.append(BadQuery(line.number, query))
+    if not queries:
+        first = f": line {bad[0].line}, {bad[0].reason}" if bad else ""
+        raise InputError(f"{path} holds no query{first}")
+    return queries, bad
+
+
+def _query(data: bytes) -> Query | str:
+    """The query of a line, or why there is none."""
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        return f"not JSON in UTF-8: {str(error)[:100]}"
+    if not isinstance(value, dict):
+        return f"not a JSON object but {type(value).__name__}"
+    identifier, text = value.get("_id", value.get("id")), value.get("text")
+    if not isinstance(identifier, str | int) or isinstance(identifier, bool):
+        return "no id"
+    if not isinstance(text, str):
+        return "no text"
+    return Query(str(identifier), text)
+
+
+def read_judged(folder: Path, split: str = "test") -> JudgedQueries:
+    """The judged queries of a BEIR folder.
+
+    Raises:
+        InputError: no such split, or judgements that do not fit.
+    """
+    queries_file = next(
+        (f for n in ("queries.jsonl", "queries.jsonl.gz") if (f := folder / n).is_file()), None
+    )
+    qrels_file = folder / "qrels" / f"{split}.tsv"
+    if queries_file is None or not qrels_file.is_file():
+        missing = qrels_file if queries_file else folder / "queries.jsonl"
+        splits = sorted(file.stem for file in (folder / "qrels").glob("*.tsv"))
+        raise InputError(f"no {missing}", f"splits here: {', '.join(splits) or 'none'}")
+    qrels: dict[str, dict[str, int]] = {}
+    with qrels_file.open(encoding="utf-8", newline="") as stream:
+        for number, row in enumerate(csv.reader(stream, delimiter="\t"), start=1):
+            if number == 1 and row[:1] == ["query-id"]:
+                continue
+            try:
+                query, document, relevance = row
+                qrels.setdefault(query, {})[document] = int(relevance)
+            except ValueError as error:
+                raise InputError(
+                    f"{qrels_file}, line {number}: expected query-id, corpus-id, score"
+                ) from error
+    queries, bad = read_queries(queries_file)
+    if bad:
+        raise InputError(f"{queries_file}, line {bad[0].line}: {bad[0].reason}", "mend the file")
+    judged = [query for query in queries if query.id in qrels]
+    if not judged:
+        raise InputError(f"no query of {queries_file} is judged in {qrels_file}")
+    return JudgedQueries(f"{folder.name}/{split}", judged, qrels)

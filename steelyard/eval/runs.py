@@ -1,0 +1,49 @@
+"""Runs: what a system returned for each query, also as TREC run files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from steelyard.eval.collection import Query
+from steelyard.plugin.engine import Candidates
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A system's rankings, query id -> document id -> score.
+
+    Scores fall strictly with rank, so that every measuring tool keeps our order: trec_eval and
+    ir-measures break ties by document id downwards, we break them upwards.
+    """
+
+    system: str
+    scores: dict[str, dict[str, float]]
+
+
+def make_run(system: str, queries: Sequence[Query], rankings: Sequence[Candidates]) -> Run:
+    """A run from rankings in the order of the queries."""
+    return Run(
+        system,
+        {q.id: _falling(ranking) for q, ranking in zip(queries, rankings, strict=True)},
+    )
+
+
+def write_trec(run: Run, path: Path) -> None:
+    """``query Q0 document rank score system``, one line a result."""
+    with path.open("w", encoding="utf-8") as stream:
+        for query, scores in run.scores.items():
+            for rank, (document, score) in enumerate(scores.items(), start=1):
+                stream.write(f"{query} Q0 {document} {rank} {score!r} {run.system}\n")
+
+
+def _falling(ranking: Candidates) -> dict[str, float]:
+    scores: dict[str, float] = {}
+    last = np.inf
+    for identifier, score in zip(ranking.ids, ranking.scores.tolist(), strict=True):
+        last = float(min(score, np.nextafter(last, -np.inf)))
+        scores[identifier] = last
+    return scores

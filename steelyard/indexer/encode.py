@@ -1,0 +1,255 @@
+"""Corpus to shards: read, validate, encode by length, write, journal.
+
+A shard holds a fixed number of documents in corpus order and a batch never crosses a shard, so a
+job that was killed continues to byte-identical shards.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from steelyard.encoders.documents.batching import BATCH_TOKENS, length_batches
+from steelyard.encoders.documents.protocol import DocumentEncoder
+from steelyard.encoders.pack.files import sha256_of
+from steelyard.errors import InputError, SteelyardError
+from steelyard.indexer.manifest import (
+    EncodingPlan,
+    Journal,
+    Manifest,
+    RejectedDocument,
+    ShardEntry,
+    check_shard,
+    read_manifest,
+    write_manifest,
+    write_rejected,
+)
+from steelyard.indexer.readers import CorpusFile
+from steelyard.indexer.shards import write_shard
+from steelyard.indexer.validation import ReadDocument, Rejection, validate
+from steelyard.progress import Progress
+from steelyard.types import Document, EncodedDocuments, SparseVectors
+
+SHARD_DOCUMENTS = 2048
+
+
+def plan_encoding(
+    corpus: CorpusFile,
+    *,
+    dense_space: str,
+    sparse_space: str,
+    vocabulary_size: int,
+    dims: int,
+    precision: str,
+    fields: dict[str, str] | None = None,
+    shard_documents: int = SHARD_DOCUMENTS,
+    batch_tokens: int = BATCH_TOKENS,
+) -> EncodingPlan:
+    """Look over a corpus and fix what its shards will hold."""
+    digest, lines = corpus.survey()
+    return EncodingPlan(
+        corpus_sha256=digest,
+        corpus_lines=lines,
+        dense_space=dense_space,
+        sparse_space=sparse_space,
+        vocabulary_size=vocabulary_size,
+        dims=dims,
+        precision=precision,
+        shard_documents=shard_documents,
+        batch_tokens=batch_tokens,
+        fields=fields or {},
+    )
+
+
+def encode_corpus(
+    corpus: CorpusFile,
+    plan: EncodingPlan,
+    open_encoder: Callable[[], DocumentEncoder],
+    folder: Path,
+    progress: Progress,
+    *,
+    max_rejected: int | None = None,
+) -> Manifest:
+    """Encode a corpus into a folder of shards; finished shards are used again.
+
+    Args:
+        corpus: what to read.
+        plan: from ``plan_encoding``.
+        open_encoder: called only when there is something to encode.
+        folder: where the shards go; one job at a time.
+        progress: shows the documents done.
+        max_rejected: stop when more lines than this are no documents; None never stops.
+
+    Raises:
+        InputError: the folder belongs to another plan or is in use, or too much was rejected.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        complete = read_manifest(folder)
+        if complete is not None and complete.plan == plan:
+            for entry in complete.shards:
+                check_shard(folder, entry)
+            progress.say(f"{complete.encoded:,} documents already encoded in {folder}")
+            _check_rejected(complete.rejected, max_rejected, folder)
+            return complete
+        journal = Journal(folder, plan)
+        for entry in journal.finished:
+            check_shard(folder, entry)
+        return _encode(corpus, plan, open_encoder, folder, journal, progress, max_rejected)
+
+
+def _encode(
+    corpus: CorpusFile,
+    plan: EncodingPlan,
+    open_encoder: Callable[[], DocumentEncoder],
+    folder: Path,
+    journal: Journal,
+    progress: Progress,
+    max_rejected: int | None,
+) -> Manifest:
+    rejected: list[RejectedDocument] = []
+    encoder: DocumentEncoder | None = None
+    count = 0
+
+    def documents() -> Iterator[ReadDocument]:
+        nonlocal count
+        for result in validate(corpus.lines(), plan.fields):
+            count += 1
+            if isinstance(result, Rejection):
+                rejected.append(_entry(result))
+                _check_rejected(len(rejected), max_rejected, folder, rejected)
+            else:
+                yield result
+
+    stream = documents()
+    with progress.stage("encode documents", plan.corpus_lines) as advance:
+        for number in itertools.count():
+            before = count
+            group = list(itertools.islice(stream, plan.shard_documents))
+            if not group:
+                break
+            if number < len(journal.finished):
+                entry = journal.finished[number]
+                if entry.last_line != group[-1].line:
+                    raise SteelyardError(
+                        f"{folder}/{entry.name} ends at line {entry.last_line}, the corpus at "
+                        f"{group[-1].line}",
+                        "delete the folder and encode again",
+                    )
+                advance(count - before)
+            else:
+                encoder = encoder or open_encoder()
+                advance(count - before - len(group))
+                entry = _encode_shard(group, number, encoder, plan, folder, advance)
+                journal.append(entry)
+            rejected.extend(entry.rejected)
+            _check_rejected(len(rejected), max_rejected, folder, rejected)
+    write_rejected(folder, rejected)
+    encoded = sum(entry.documents for entry in journal.finished)
+    if not encoded:
+        raise InputError(
+            f"no document in {corpus.path}: {count} lines read, all rejected",
+            f"see {folder / 'rejected.jsonl'}",
+        )
+    if count != encoded + len(rejected):
+        raise SteelyardError(
+            f"{count} lines read, {encoded} encoded and {len(rejected)} rejected do not add up",
+            "this is a bug: please report it",
+        )
+    manifest = Manifest(
+        plan=plan,
+        shards=journal.finished,
+        read=count,
+        encoded=encoded,
+        rejected=len(rejected),
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _encode_shard(
+    group: list[ReadDocument],
+    number: int,
+    encoder: DocumentEncoder,
+    plan: EncodingPlan,
+    folder: Path,
+    advance: Callable[[int], None],
+) -> ShardEntry:
+    texts = [read.document.content for read in group]
+    dense = np.zeros((len(texts), plan.dims), dtype=np.float32)
+    nothing = (np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
+    rows = [nothing] * len(texts)
+    for batch in length_batches(encoder.token_lengths(texts), plan.batch_tokens):
+        vectors = encoder.encode_document([texts[i] for i in batch])
+        if vectors.dense is not None:
+            dense[batch] = vectors.dense
+        if vectors.sparse is not None:
+            for i, row in zip(batch, vectors.sparse.rows(), strict=True):
+                rows[i] = row
+        advance(len(batch))
+    finite = [
+        bool(np.isfinite(vector).all() and np.isfinite(weights).all())
+        for vector, (_, weights) in zip(dense, rows, strict=True)
+    ]
+    good = [i for i, ok in enumerate(finite) if ok]
+    bad = [
+        RejectedDocument(line=read.line, id=read.document.id, reason="NaN or infinite vector")
+        for read, ok in zip(group, finite, strict=True)
+        if not ok
+    ]
+    documents: list[Document] = [group[i].document for i in good]
+    content = EncodedDocuments(
+        documents,
+        dense[good],
+        SparseVectors.from_rows([rows[i] for i in good], plan.vocabulary_size),
+    )
+    path = folder / f"shard-{number:05d}.parquet"
+    write_shard(path, content, plan.fields)
+    return ShardEntry(
+        name=path.name,
+        documents=len(documents),
+        last_line=group[-1].line,
+        bytes=path.stat().st_size,
+        sha256=sha256_of(path),
+        rejected=bad,
+    )
+
+
+def _entry(rejection: Rejection) -> RejectedDocument:
+    return RejectedDocument(line=rejection.line, id=rejection.id, reason=rejection.reason)
+
+
+def _check_rejected(
+    count: int,
+    limit: int | None,
+    folder: Path,
+    rejected: list[RejectedDocument] | None = None,
+) -> None:
+    if limit is None or count <= limit:
+        return
+    if rejected is not None:
+        write_rejected(folder, rejected)
+    raise InputError(
+        f"{count} lines rejected, --max-rejected allows {limit}",
+        f"see {folder / 'rejected.jsonl'}, mend the corpus or raise the limit",
+    )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One job a folder; the lock goes with the process, however it ends."""
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"another job is writing to {folder}", "wait for it") from error
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,117 @@
+"""Shards to an engine: a new generation, loaded, counted, then published by its alias."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from steelyard.encoders.pack.metadata import PackMetadata
+from steelyard.encoders.pack.spaces import short_hash
+from steelyard.errors import EngineError, PackMismatchError
+from steelyard.indexer.manifest import Manifest, check_shard
+from steelyard.indexer.shards import read_shard
+from steelyard.plugin.engine import Engine, Generation
+from steelyard.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What a load did.
+
+    Attributes:
+        generation: physical name that the alias now stands for.
+        documents: the engine's own count.
+        reused: the alias already stood for exactly this.
+        dropped: older generations removed.
+    """
+
+    generation: str
+    documents: int
+    reused: bool
+    dropped: list[str]
+
+
+def load_shards(
+    manifest: Manifest,
+    folder: Path,
+    pack: PackMetadata,
+    engine: Engine,
+    progress: Progress,
+    *,
+    keep: int = 1,
+    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+) -> LoadReport:
+    """Load a folder of shards into a new generation and publish it.
+
+    Readers see the old generation until the new one is complete; a load that fails leaves the
+    alias as it was.
+
+    Args:
+        manifest, folder: of the shards.
+        pack: whose spaces the shards must have.
+        engine: where to.
+        progress: shows the documents loaded.
+        keep: older generations to keep.
+        now: the clock, for the generation's name.
+
+    Raises:
+        PackMismatchError: the shards are of another space than the pack.
+        EngineError: the engine failed, or its count is not the shards'.
+    """
+    plan, spaces = manifest.plan, pack.spaces
+    if (plan.dense_space, plan.sparse_space) != (spaces.dense, spaces.sparse):
+        raise PackMismatchError(
+            f"the shards are in {plan.dense_space} and {plan.sparse_space}, the pack is for "
+            f"{spaces.dense} and {spaces.sparse}",
+            "encode the corpus with this pack",
+        )
+    content = short_hash([manifest.content, plan.fields])
+    current = engine.resolve()
+    if current is not None and current.content == content:
+        count = engine.open(current).count()
+        if count == manifest.encoded:
+            progress.say(f"{engine.alias} already holds exactly this: {current.name}")
+            return LoadReport(current.name, count, True, [])
+    moment = now().strftime("%Y%m%d%H%M%S")
+    generation = Generation(
+        name=f"{engine.alias}_{moment}_{short_hash([content, moment], 8)}",
+        dense_space=spaces.dense,
+        sparse_space=spaces.sparse,
+        pack_id=pack.pack_id,
+        content=content,
+        dims=plan.dims,
+        vocabulary_size=plan.vocabulary_size,
+        scale=pack.sparse.scale,
+        fields=plan.fields,
+    )
+    engine.create(generation)
+    try:
+        count = _fill(generation, manifest, folder, engine, progress)
+        engine.publish(generation)
+    except BaseException:
+        engine.drop(generation)
+        raise
+    older = [g for g in engine.generations() if g.name != generation.name]
+    for old in older[keep:]:
+        engine.drop(old)
+    return LoadReport(generation.name, count, False, [old.name for old in older[keep:]])
+
+
+def _fill(
+    generation: Generation, manifest: Manifest, folder: Path, engine: Engine, progress: Progress
+) -> int:
+    with progress.stage("load documents", manifest.encoded) as advance:
+        for entry in manifest.shards:
+            check_shard(folder, entry)
+            engine.upsert(generation, read_shard(folder / entry.name))
+            advance(entry.documents)
+        engine.seal(generation)
+    count = engine.open(generation).count()
+    if count != manifest.encoded:
+        raise EngineError(
+            f"{generation.name} counts {count} documents, {manifest.encoded} were sent",
+            "the old generation stays in place: look at the engine's log and load again",
+        )
+    return count

@@ -1,0 +1,1 @@
+"""From vectors to search engines and back: arms, fusion, feedback, the searcher."""

@@ -1,0 +1,77 @@
+"""Engines are URLs: ``milvus-lite:///path/file.db?name=demo``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from steelyard.errors import InputError
+from steelyard.plugin.engine import Engine
+
+_ALIAS = re.compile(r"[a-z][a-z0-9_]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineUrl:
+    """The parts of an engine's URL.
+
+    Attributes:
+        scheme: which engine.
+        path: of a file engine.
+        alias: the name that users search.
+    """
+
+    scheme: str
+    path: str
+    alias: str
+
+
+def parse_url(url: str) -> EngineUrl:
+    """Take a URL apart.
+
+    Raises:
+        InputError: not an engine URL, credentials inside it, or an alias that engines refuse.
+    """
+    parts = urlsplit(url)
+    if parts.username or parts.password:
+        raise InputError(
+            "the engine URL carries credentials", "put them in the environment instead"
+        )
+    query = parse_qs(parts.query, keep_blank_values=True)
+    unknown = sorted(set(query) - {"name"})
+    if unknown:
+        raise InputError(f"unknown setting {unknown[0]!r} in the engine URL", "known: name")
+    alias = query.get("name", ["documents"])[0]
+    if not _ALIAS.fullmatch(alias):
+        raise InputError(
+            f"{alias!r} cannot name an index",
+            "use lower-case letters, digits and underscores, a letter first, at most 100",
+        )
+    return EngineUrl(parts.scheme, unquote(parts.path), alias)
+
+
+def _milvus_lite(url: EngineUrl) -> Engine:
+    from steelyard.plugin.milvus_lite import MilvusLiteEngine
+
+    return MilvusLiteEngine(url.path, url.alias)
+
+
+_ENGINES: dict[str, Callable[[EngineUrl], Engine]] = {"milvus-lite": _milvus_lite}
+
+
+def open_engine(url: str) -> Engine:
+    """Connect to the engine a URL names.
+
+    Raises:
+        InputError: an unknown scheme; the known ones are listed.
+        EngineError: it cannot be reached.
+    """
+    parsed = parse_url(url)
+    if parsed.scheme not in _ENGINES:
+        raise InputError(
+            f"no engine for {parsed.scheme or url!r}",
+            "known: milvus-lite:///path/to/file.db?name=NAME",
+        )
+    return _ENGINES[parsed.scheme](parsed)

@@ -2,21 +2,75 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from steelyard.cli.example_corpus import example_corpus
-from steelyard.cli.options import ModelMovedOption, PackOption, PrecisionOption
-from steelyard.cli.output import JsonOption, print_rows, write_json
+from steelyard.cli.options import ModelMovedOption, PackOption, PrecisionOption, ShardsOption
+from steelyard.cli.output import JsonOption, RichProgress, print_rows, write_json
+from steelyard.encoders.distillation.settings import DistillationSettings
+from steelyard.errors import InputError
+from steelyard.eval.systems import DEFAULT_SYSTEMS
 
 app = typer.Typer(help="Speed, as ratios measured in one run.", no_args_is_help=True)
+
+
+DEFAULTS = DistillationSettings()
 
 
 @app.callback()
 def bench() -> None:
     """Speed, as ratios measured in one run."""
+
+
+@app.command()
+def seeds(
+    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="Judged BEIR folder.")],
+    model: Annotated[str, typer.Option(help="Frozen model, as in 'pack distill'.")],
+    seeds: Annotated[str, typer.Option(help="Comma-separated.")] = "0,1,2,3,4",
+    systems: Annotated[str, typer.Option(help="As in 'eval'.")] = DEFAULT_SYSTEMS,
+    split: Annotated[str, typer.Option(help="Report test; choose settings on train.")] = "test",
+    pseudo_queries: Annotated[int, typer.Option(min=10, help="Of each kind.")] = DEFAULTS.per_kind,
+    epochs: Annotated[int, typer.Option(min=1)] = DEFAULTS.epochs,
+    shards: ShardsOption = None,
+    precision: PrecisionOption = "auto",
+    json: JsonOption = None,
+) -> None:
+    """Distil and measure with several seeds, pseudo-queries drawn anew: mean and spread."""
+    from steelyard.eval.collection import read_judged
+    from steelyard.eval.seeds import run_seeds, spread
+    from steelyard.eval.systems import parse_systems
+    from steelyard.indexer.distillation_job import DistillationJob
+    from steelyard.indexer.readers import open_corpus
+
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError as error:
+        raise InputError(f"cannot read --seeds {seeds!r}", "write 0,1,2") from error
+    settings = DistillationSettings(per_kind=pseudo_queries, epochs=epochs)
+    job = DistillationJob(model=model, settings=settings, precision=precision)
+    judged = read_judged(corpus, split)
+    runs = run_seeds(
+        open_corpus(corpus), judged, job, numbers, parse_systems(systems), shards, RichProgress()
+    )
+    summary = spread(runs)
+    rows = [
+        [
+            entry["system"],
+            *(f"{entry['ndcg@10'][key]:.4f}" for key in ("mean", "deviation", "least", "most")),
+            f"{entry['recall@100']['mean']:.4f}",
+        ]
+        for entry in summary
+    ]
+    columns = ["system", "nDCG@10 mean", "deviation", "least", "most", "R@100 mean"]
+    print_rows(f"{judged.name}, seeds {seeds}", columns, rows)
+    write_json(
+        {"collection": judged.name, "summary": summary, "runs": [asdict(run) for run in runs]},
+        json,
+    )
 
 
 @app.command()

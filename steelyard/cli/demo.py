@@ -64,8 +64,8 @@ def demo(
     job = DistillationJob(
         model=model, settings=DistillationSettings(seed=seed), precision=precision
     )
-    metadata = distil_pack(source, job, pack, progress, shards=out / "shards", overwrite=True)
-    for name, value in summary(metadata).items():
+    made = distil_pack(source, job, pack, progress, overwrite=True)
+    for name, value in summary(made.metadata).items():
         progress.say(f"{name}: {value}")
 
     _step(2, "load both arms into one Milvus Lite file")
@@ -77,7 +77,6 @@ def demo(
             engine,
             progress,
             precision=precision,
-            shards=out / "shards",
             keep=0,
         )
     finally:
@@ -131,7 +130,7 @@ def demo(
             "rows": [result.row() for result in results],
             "seconds": round(seconds, 1),
             "peak_memory_gb": round(peak, 2),
-            "pack_id": metadata.pack_id,
+            "pack_id": made.metadata.pack_id,
         },
         json,
     )

@@ -103,7 +103,11 @@ def run_systems(
     from steelyard.plugin.searcher import check_spaces
     from steelyard.plugin.urls import open_engine
 
-    queries, engine, progress = QueryEncoder.load(pack), open_engine(to), RichProgress()
+    queries, engine, progress = (
+        QueryEncoder.load(pack),
+        open_engine(to, must_exist=True),
+        RichProgress(),
+    )
     try:
         generation = engine.resolve()
         if generation is None:

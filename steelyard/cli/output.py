@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ status = Console(stderr=True, highlight=False)
 
 JsonOption = Annotated[
     Path | None,
-    typer.Option("--json", metavar="FILE", help="Also write the result as JSON; - is stdout."),
+    typer.Option("--json", metavar="FILE", help="Also write the result as JSON."),
 ]
 
 
@@ -62,13 +61,10 @@ class RichProgress:
 
 
 def write_json(value: Any, path: Path | None) -> None:
-    """Write a result where ``--json`` says; None is nowhere, ``-`` is stdout."""
+    """Write a result where ``--json`` says; None is nowhere."""
     if path is None:
         return
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    if str(path) == "-":
-        sys.stdout.write(text)
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")

@@ -10,9 +10,12 @@ import typer
 
 from steelyard.cli.options import Corpus, OverwriteOption, PrecisionOption, ShardsOption
 from steelyard.cli.output import JsonOption, RichProgress, console, print_pairs, write_json
+from steelyard.encoders.distillation.settings import DistillationSettings
 from steelyard.encoders.pack.metadata import PackMetadata
 
 app = typer.Typer(help="Make, look at, check and convert query packs.", no_args_is_help=True)
+
+DEFAULTS = DistillationSettings()
 
 PackArgument = Annotated[Path, typer.Argument(metavar="PACK", help="Query pack folder.")]
 
@@ -31,8 +34,8 @@ def distill(
     b: Annotated[float, typer.Option(help="BM25: length normalisation, 0 to 1.")] = 0.75,
     pseudo_queries: Annotated[
         int, typer.Option(min=10, help="Pseudo-queries of each of the three kinds.")
-    ] = 8000,
-    epochs: Annotated[int, typer.Option(min=1)] = 10,
+    ] = DEFAULTS.per_kind,
+    epochs: Annotated[int, typer.Option(min=1)] = DEFAULTS.epochs,
     cased: Annotated[bool, typer.Option(help="Keep the case of a cased model.")] = False,
     revision: Annotated[str | None, typer.Option(help="Hub revision of the model.")] = None,
     precision: PrecisionOption = "auto",
@@ -43,7 +46,6 @@ def distill(
     json: JsonOption = None,
 ) -> None:
     """Learn a look-up table for a frozen embedding model, on a corpus's own text."""
-    from steelyard.encoders.distillation.settings import DistillationSettings
     from steelyard.indexer.distillation_job import DistillationJob, distil_pack
     from steelyard.indexer.readers import open_corpus
 
@@ -59,11 +61,11 @@ def distill(
         name=name,
         licence=licence,
     )
-    metadata = distil_pack(
+    made = distil_pack(
         open_corpus(corpus), job, out, RichProgress(), shards=shards, overwrite=overwrite
     )
-    print_pairs(summary(metadata))
-    write_json(asdict(metadata), json)
+    print_pairs(summary(made.metadata))
+    write_json(asdict(made.metadata), json)
 
 
 @app.command()

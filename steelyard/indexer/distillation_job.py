@@ -69,6 +69,15 @@ class DistillationJob:
     licence: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class DistilledPack:
+    """What the job made: the pack's metadata, and the encoded documents on the way."""
+
+    metadata: PackMetadata
+    manifest: Manifest
+    shards: Path
+
+
 def distil_pack(
     corpus: CorpusFile,
     job: DistillationJob,
@@ -77,7 +86,7 @@ def distil_pack(
     *,
     shards: Path | None = None,
     overwrite: bool = False,
-) -> PackMetadata:
+) -> DistilledPack:
     """Make a query pack for a frozen model on a corpus.
 
     Args:
@@ -129,7 +138,7 @@ def distil_pack(
         "held_out": table.held_out.to_dict(),
         "document_precision": teacher.precision,
     }
-    return write_pack(
+    sealed = write_pack(
         out,
         replace(metadata, provenance=provenance),
         tokenizer.text,
@@ -137,6 +146,7 @@ def distil_pack(
         statistics.idf(),
         overwrite=overwrite,
     )
+    return DistilledPack(sealed, manifest, folder)
 
 
 def _documents(corpus: CorpusFile) -> Iterator[ReadDocument]:

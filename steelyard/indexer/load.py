@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
+
 from steelyard.encoders.pack.metadata import PackMetadata
 from steelyard.encoders.pack.spaces import short_hash
 from steelyard.errors import EngineError, PackMismatchError
 from steelyard.indexer.manifest import Manifest, check_shard
 from steelyard.indexer.shards import read_shard
 from steelyard.plugin.engine import Engine, Generation
+from steelyard.plugin.exact import ExactIndex
+from steelyard.plugin.quantise import quantise
 from steelyard.progress import Progress
+from steelyard.types import EncodedDocuments, SparseVectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +80,8 @@ def load_shards(
             progress.say(f"{engine.alias} already holds exactly this: {current.name}")
             return LoadReport(current.name, count, True, [])
     moment = now().strftime("%Y%m%d%H%M%S")
-    generation = Generation(
-        name=f"{engine.alias}_{moment}_{short_hash([content, moment], 8)}",
-        dense_space=spaces.dense,
-        sparse_space=spaces.sparse,
-        pack_id=pack.pack_id,
-        content=content,
-        dims=plan.dims,
-        vocabulary_size=plan.vocabulary_size,
-        scale=pack.sparse.scale,
-        fields=plan.fields,
-    )
+    name = f"{engine.alias}_{moment}_{short_hash([content, moment], 8)}"
+    generation = _generation(name, manifest, pack, content)
     engine.create(generation)
     try:
         count = _fill(generation, manifest, folder, engine, progress)
@@ -97,6 +93,34 @@ def load_shards(
     for old in older[keep:]:
         engine.drop(old)
     return LoadReport(generation.name, count, False, [old.name for old in older[keep:]])
+
+
+def exact_index(manifest: Manifest, folder: Path, pack: PackMetadata) -> ExactIndex:
+    """The shards as an exact in-memory index, with the impacts an engine would hold."""
+    contents = [read_shard(folder / entry.name) for entry in manifest.shards]
+    sparse = [quantise(content.sparse, pack.sparse.scale)[0] for content in contents]
+    joined = EncodedDocuments(
+        [document for content in contents for document in content.documents],
+        np.concatenate([content.dense for content in contents]),
+        SparseVectors.from_rows(
+            [row for part in sparse for row in part.rows()], manifest.plan.vocabulary_size
+        ),
+    )
+    return ExactIndex(_generation("exact", manifest, pack, "in_memory"), joined)
+
+
+def _generation(name: str, manifest: Manifest, pack: PackMetadata, content: str) -> Generation:
+    return Generation(
+        name=name,
+        dense_space=pack.spaces.dense,
+        sparse_space=pack.spaces.sparse,
+        pack_id=pack.pack_id,
+        content=content,
+        dims=manifest.plan.dims,
+        vocabulary_size=manifest.plan.vocabulary_size,
+        scale=pack.sparse.scale,
+        fields=manifest.plan.fields,
+    )
 
 
 def _fill(

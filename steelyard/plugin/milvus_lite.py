@@ -49,14 +49,21 @@ class MilvusLiteEngine:
     Args:
         path: the file; made when it is not there.
         alias: the name that users search.
+        must_exist: do not make the file.
 
     Raises:
-        EngineError: the file is in use by another process, or no Milvus Lite file.
+        EngineError: the file is not there, use by another process, or no
+            Milvus Lite file.
     """
 
-    def __init__(self, path: str, alias: str) -> None:
-        if not path:
-            raise InputError("milvus-lite needs a file", "milvus-lite:///path/file.db?name=NAME")
+    def __init__(self, path: str, alias: str, *, must_exist: bool = False) -> None:
+        if not path.endswith(".db"):
+            raise InputError(
+                f"milvus-lite needs a file that ends in .db, not {path!r}",
+                "milvus-lite:///path/file.db?name=NAME",
+            )
+        if must_exist and not Path(path).exists():
+            raise EngineError(f"no Milvus Lite file at {path}", "make one with 'steelyard index'")
         with needs_extra("milvus"):
             import milvus_lite  # noqa: F401
             from pymilvus import MilvusClient

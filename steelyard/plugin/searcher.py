@@ -114,7 +114,9 @@ class Searcher:
             EngineError: there is no index of that name.
         """
         queries = QueryEncoder.load(pack)
-        searcher = cls(queries, open_engine(url), fusion=fusion, candidates=candidates)
+        searcher = cls(
+            queries, open_engine(url, must_exist=True), fusion=fusion, candidates=candidates
+        )
         try:
             searcher.index()
         except Exception:

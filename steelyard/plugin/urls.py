@@ -19,11 +19,13 @@ class EngineUrl:
 
     Attributes:
         scheme: which engine.
+        host: and port, of a server.
         path: of a file engine.
         alias: the name that users search.
     """
 
     scheme: str
+    host: str
     path: str
     alias: str
 
@@ -34,7 +36,10 @@ def parse_url(url: str) -> EngineUrl:
     Raises:
         InputError: not an engine URL, credentials inside it, or an alias that engines refuse.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InputError(f"not an engine URL: {error}") from error
     if parts.username or parts.password:
         raise InputError(
             "the engine URL carries credentials", "put them in the environment instead"
@@ -49,20 +54,29 @@ def parse_url(url: str) -> EngineUrl:
             f"{alias!r} cannot name an index",
             "use lower-case letters, digits and underscores, a letter first, at most 100",
         )
-    return EngineUrl(parts.scheme, unquote(parts.path), alias)
+    return EngineUrl(parts.scheme, parts.netloc, unquote(parts.path), alias)
 
 
-def _milvus_lite(url: EngineUrl) -> Engine:
+def _milvus_lite(url: EngineUrl, must_exist: bool) -> Engine:
     from steelyard.plugin.milvus_lite import MilvusLiteEngine
 
-    return MilvusLiteEngine(url.path, url.alias)
+    if url.host:
+        raise InputError(
+            f"milvus-lite is a file here, not a host ({url.host!r})",
+            "write milvus-lite:///absolute/path.db or milvus-lite:relative/path.db",
+        )
+    return MilvusLiteEngine(url.path, url.alias, must_exist=must_exist)
 
 
-_ENGINES: dict[str, Callable[[EngineUrl], Engine]] = {"milvus-lite": _milvus_lite}
+_ENGINES: dict[str, Callable[[EngineUrl, bool], Engine]] = {"milvus-lite": _milvus_lite}
 
 
-def open_engine(url: str) -> Engine:
+def open_engine(url: str, *, must_exist: bool = False) -> Engine:
     """Connect to the engine a URL names.
+
+    Args:
+        url: the engine.
+        must_exist: for readers: a file engine that is not there is an error, not made.
 
     Raises:
         InputError: an unknown scheme; the known ones are listed.
@@ -74,4 +88,4 @@ def open_engine(url: str) -> Engine:
             f"no engine for {parsed.scheme or url!r}",
             "known: milvus-lite:///path/to/file.db?name=NAME",
         )
-    return _ENGINES[parsed.scheme](parsed)
+    return _ENGINES[parsed.scheme](parsed, must_exist)

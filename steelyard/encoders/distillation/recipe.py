@@ -100,7 +100,7 @@ def distil(
             rng,
             lambda _: advance(1),
         )
-    progress.say(f"loss {trained.losses[0]:.4f} -> {trained.losses[-1]:.4f}")
+    progress.say("loss by epoch: " + " ".join(f"{loss:.3f}" for loss in trained.losses))
     lookup = LookupTable(trained.rows).encode(tokenizer.encode([drawn.texts[i] for i in rest]))
     kept = estimate(lookup, taught[rest], vectors, drawn.sources[rest])
     recipe = {

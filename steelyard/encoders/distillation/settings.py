@@ -26,7 +26,7 @@ class DistillationSettings:
     """
 
     seed: int = 0
-    per_kind: int = 8000
+    per_kind: int = 12000
     held_out: int = 600
     lean: float = 0.2
     temperature_factor: float = 0.4

@@ -66,7 +66,7 @@ def train_table(
     log_weight = torch.nn.Parameter(torch.zeros(len(used)))
     optimiser = torch.optim.Adam([rows, log_weight], lr=settings.learning_rate, fused=True)
     flat, indptr = torch.from_numpy(compact.astype(np.int64)), tokens.indptr
-    everything = torch.from_numpy(documents)
+    everything = torch.from_numpy(np.array(documents))
     count = len(targets)
     steps = settings.epochs * math.ceil(count / settings.batch)
     floor = settings.final_learning_rate

@@ -55,7 +55,7 @@ class SentenceTransformersEncoder:
             self._model.max_seq_length = max_length
         self._spec = DocumentEncoderSpec(
             kind=KIND,
-            model=model,
+            model=str(Path(model).resolve()) if Path(model).is_dir() else model,
             revision=revision,
             weights=_weights_hash(self._model),
             pooling=_pooling(self._model),

@@ -1,0 +1,38 @@
+"""The main job on the whole example collection: the demo itself, with its figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.test_cli import ok
+
+pytestmark = pytest.mark.model
+
+
+def test_the_demo_meets_its_figures(tmp_path: Path) -> None:
+    report = tmp_path / "demo.json"
+    output = ok("demo", "--out", tmp_path / "demo", "--json", report)
+    result = json.loads(report.read_text(encoding="utf-8"))
+    ndcg = {row["system"]: row["ndcg@10"] for row in result["rows"]}
+    assert list(ndcg) == [
+        "full",
+        "lookup",
+        "bm25",
+        "full+bm25",
+        "lookup+bm25",
+        "lookup+bm25+feedback",
+        "full+bm25+feedback",
+    ]
+    assert ndcg["full"] == pytest.approx(0.645, abs=0.003)
+    assert ndcg["bm25"] == pytest.approx(0.680, abs=0.002)
+    assert ndcg["lookup"] >= 0.640
+    assert ndcg["lookup+bm25"] >= 0.695
+    assert ndcg["lookup+bm25"] >= 0.99 * ndcg["full+bm25"]
+    assert ndcg["lookup+bm25+feedback"] >= 0.700
+    assert result["peak_memory_gb"] <= 3
+    assert output.count("score") == 9
+    line = next(line for line in output.splitlines() if "search 'your words'" in line)
+    assert "--feedback 3" in line

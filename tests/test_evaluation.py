@@ -1,0 +1,123 @@
+"""Measures by hand, runs that keep our order, systems by name."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from steelyard.encoders.documents.from_pack import open_dense_encoder
+from steelyard.errors import InputError
+from steelyard.eval.collection import Query, read_judged, read_queries
+from steelyard.eval.evaluate import evaluate
+from steelyard.eval.measures import measure, paired_p_value
+from steelyard.eval.runs import make_run, write_trec
+from steelyard.eval.systems import DEFAULT_SYSTEMS, parse_systems
+from steelyard.indexer.load import exact_index
+from steelyard.plugin.engine import Candidates
+from steelyard.plugin.fusion import Fusion
+from steelyard.progress import SilentProgress
+from tests.conftest import SCIFACT, Small, write_jsonl
+
+QUERIES = [Query("q1", "one"), Query("q2", "two")]
+
+
+def test_measures_by_hand() -> None:
+    qrels = {"q1": {"a": 1, "b": 1}, "q2": {"c": 1}}
+    rankings = [
+        Candidates(["x", "a", "y", "b"], np.array([4.0, 3, 2, 1])),
+        Candidates([], np.zeros(0)),
+    ]
+    found = measure(make_run("s", QUERIES, rankings), qrels, ["q1", "q2"])
+    ideal = 1 + 1 / math.log2(3)
+    assert found.by_query["ndcg@10"].tolist() == pytest.approx(
+        [(1 / math.log2(3) + 1 / math.log2(5)) / ideal, 0]
+    )
+    assert found.means["rr@10"] == pytest.approx(0.25)
+    assert found.means["ap"] == pytest.approx((1 / 2 + 2 / 4) / 2 / 2)
+    assert found.means["recall@100"] == pytest.approx(0.5)
+
+
+def test_ties_keep_our_order_in_every_tool(tmp_path: Path) -> None:
+    ranking = Candidates(["a", "b", "c"], np.array([1.0, 1.0, 1.0]))
+    run = make_run("s", QUERIES[:1], [ranking])
+    scores = list(run.scores["q1"].values())
+    assert scores[0] > scores[1] > scores[2] > 0.999999
+    found = measure(run, {"q1": {"a": 1}}, ["q1"])
+    assert found.means["rr@10"] == 1
+    write_trec(run, tmp_path / "s.trec")
+    lines = [line.split() for line in (tmp_path / "s.trec").read_text("utf-8").splitlines()]
+    assert [line[:4] for line in lines] == [
+        ["q1", "Q0", name, str(rank)] for rank, name in enumerate("abc", start=1)
+    ]
+    assert [float(line[4]) for line in lines] == scores
+
+
+def test_the_paired_test() -> None:
+    rng = np.random.default_rng(0)
+    ours = rng.random(100)
+    assert paired_p_value(ours, ours) == 1
+    assert paired_p_value(ours + 0.1 + 0.01 * rng.random(100), ours) < 1e-6
+    assert paired_p_value(ours, rng.random(100)) > 0.01
+
+
+def test_systems_by_name() -> None:
+    systems = {s.name: s for s in parse_systems(DEFAULT_SYSTEMS)}
+    assert len(systems) == 7
+    assert systems["lookup+bm25+feedback"].feedback
+    assert systems["bm25"].dense is None
+    assert not systems["full"].sparse
+
+
+@pytest.mark.parametrize(
+    "text", ["", "magic", "full+lookup", "bm25+feedback", "full,full", "full+full", "feedback"]
+)
+def test_impossible_systems_are_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_systems(text)
+
+
+def test_scifact_is_read_as_it_is() -> None:
+    judged = read_judged(SCIFACT)
+    assert len(judged.queries) == 300
+    assert sum(map(len, judged.qrels.values())) == 339
+    assert len(read_judged(SCIFACT, "train").queries) == 809
+    with pytest.raises(InputError, match=r"dev\.tsv") as caught:
+        read_judged(SCIFACT, "dev")
+    assert caught.value.hint == "splits here: test, train"
+
+
+def test_bad_query_lines_are_told_beside_the_good(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    write_jsonl(path, [{"_id": "1", "text": "a"}, {"id": 2, "text": ""}, {"text": "x"}, [], 3])
+    with path.open("ab") as stream:
+        stream.write(b'{"_id": "1", "text": "again"}\n{"_id": "caf\xe9"}\n')
+    queries, bad = read_queries(path)
+    assert [q.id for q in queries] == ["1", "2"]
+    assert [b.line for b in bad] == [3, 4, 5, 6, 7]
+    with pytest.raises(InputError, match="holds no query: line 1, not a JSON object but list"):
+        read_queries(write_jsonl(path, [[1]]))
+
+
+def test_systems_on_a_small_collection(small: Small) -> None:
+    judged, made = read_judged(small.corpus), small.made
+    assert len(judged.queries) > 20
+    results = evaluate(
+        parse_systems(DEFAULT_SYSTEMS),
+        judged,
+        small.encoder,
+        exact_index(made.manifest, made.shards, made.metadata),
+        lambda: open_dense_encoder(made.metadata),
+        SilentProgress(),
+        fusion=Fusion(),
+        candidates=100,
+    )
+    rows = {result.system.name: result.row() for result in results}
+    assert rows["full"]["p_value"] == 1
+    for name, row in rows.items():
+        assert row["ndcg@10"] > 0.75, name
+        assert row["encode_qps"] > 0
+    hits = {len(scores) for scores in results[3].run.scores.values()}
+    assert max(hits) <= 120

@@ -22,7 +22,7 @@ from steelyard.indexer.readers import CorpusFile, open_corpus
 from steelyard.indexer.shards import read_shard
 from steelyard.progress import SilentProgress
 from steelyard.types import DocumentVectors
-from tests.conftest import Small, scifact_lines, write_jsonl
+from tests.conftest import MODEL, Small, scifact_lines, write_jsonl
 
 
 def plan_for(corpus: CorpusFile, small: Small, shard_documents: int = 10) -> EncodingPlan:
@@ -205,3 +205,14 @@ def test_the_tower_a_pack_names_is_proved_to_be_it(small: Small) -> None:
         open_document_encoder(small.encoder, model="./nowhere")
     with pytest.raises(InputError, match="carries no sentence-transformers model"):
         open_document_encoder(small.encoder, model="numpy")
+
+
+def test_bfloat16_stays_close_to_float32() -> None:
+    texts = [f"{d['title']} {d['text']}" for d in scifact_lines(12)]
+    exact = SentenceTransformersEncoder(MODEL, precision="float32").encode_document(texts).dense
+    quick = SentenceTransformersEncoder(MODEL, precision="bfloat16").encode_document(texts).dense
+    assert exact is not None
+    assert quick is not None
+    assert np.einsum("nd,nd->n", exact, quick).min() > 0.9998
+    with pytest.raises(InputError, match="unknown precision 'half'"):
+        SentenceTransformersEncoder(MODEL, precision="half")

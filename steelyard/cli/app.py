@@ -32,8 +32,10 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
     """Heavy documents, weightless queries."""
-    # pymilvus logs every error that it also raises, traceback and all.
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+    # pymilvus logs every error that it also raises, traceback and all. Its own set-up resets the
+    # level of its top logger, so those below are silenced.
+    for name in ("client", "decorators", "orm"):
+        logging.getLogger(f"pymilvus.{name}").setLevel(logging.CRITICAL)
     if version:
         typer.echo(steelyard.__version__)
         raise typer.Exit

@@ -143,5 +143,5 @@ def print_results(name: str, results: list[SystemResult]) -> None:
                 f"{row['p_value']:.3g}",
             ]
         )
-    columns = ["system", "nDCG@10", "R@100", "RR@10", "AP", "encode queries/s"]
-    print_rows(name, [*columns, f"p (nDCG@10 vs {results[0].system.name})"], rows)
+    columns = ["system", "nDCG@10", "R@100", "RR@10", "AP", "queries/s"]
+    print_rows(name, [*columns, f"p vs {results[0].system.name}"], rows)

@@ -85,7 +85,9 @@ def print_rows(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table, first column left, the others right."""
     table = Table(title=title, title_justify="left")
     for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position == 0 else "right")
+        table.add_column(
+            column, justify="left" if position == 0 else "right", no_wrap=position == 0
+        )
     for row in rows:
         table.add_row(*row)
     console.print(table)

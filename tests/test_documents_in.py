@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ BAD = {
     b'{"_id": "x", "text": "\\ud800 alone"}': "lone surrogate",
     b'{"_id": "x", "text": "a\\u0000b"}': "NUL",
     b'{"_id": "a", "text": "again"}': "duplicate id, first on line 1",
+    b'{"_id": "x", "text": "t", "parent_id": "' + b"p" * 513 + b'"}': "parent_id of 513 bytes",
     b'{"_id": "' + b"i" * 513 + b'", "text": "t"}': "id of 513 bytes, at most 512",
     b'{"_id": "x", "text": "' + b"t" * (MAX_DOCUMENT_BYTES + 1) + b'"}': "too large",
     b"[" * 100_000: "broken JSON",
@@ -62,9 +64,9 @@ def test_bad_lines_are_rejected_and_good_ones_are_not_lost(
         assert len(found.reason) < 250
 
 
-def test_windows_line_ends_and_a_byte_order_mark_free_last_line(tmp_path: Path) -> None:
+def test_windows_line_ends_a_byte_order_mark_and_an_open_last_line(tmp_path: Path) -> None:
     path = tmp_path / "docs.jsonl"
-    path.write_bytes(GOOD + b"\r\n" + GOOD.replace(b'"a"', b'"b"'))
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD + b"\r\n" + GOOD.replace(b'"a"', b'"b"'))
     assert [type(r) for r in read(path)] == [ReadDocument, ReadDocument]
 
 
@@ -84,6 +86,10 @@ def test_declared_metadata_is_typed(tmp_path: Path) -> None:
         {"_id": "3", "text": "t", "metadata": {"price": "cheap"}},
         {"_id": "4", "text": "t", "metadata": {"brand": 7}},
         {"_id": "5", "text": "t", "metadata": "none"},
+        {"_id": "6", "text": "t", "price": 10**400},
+        {"_id": "7", "text": "t", "price": math.inf},
+        {"_id": "8", "text": "t", "brand": "b" * 40_000},
+        {"_id": "9", "text": "t", "brand": "\ud800"},
     ]
     results = read(write_jsonl(tmp_path / "c.jsonl", values), "price:float, brand:keyword")
     documents = [r.document for r in results if isinstance(r, ReadDocument)]
@@ -93,6 +99,10 @@ def test_declared_metadata_is_typed(tmp_path: Path) -> None:
         "metadata field price: expected float, found str",
         "metadata field brand: expected keyword, found int",
         "metadata is not an object but str",
+        "metadata field price: number too large for a float",
+        "metadata field price: not a finite number",
+        "metadata field brand: keyword of more than 32,766 bytes",
+        "metadata field brand holds a lone surrogate, so it is not UTF-8",
     ]
 
 

@@ -61,6 +61,8 @@ def test_the_paired_test() -> None:
     assert paired_p_value(ours, ours) == 1
     assert paired_p_value(ours + 0.1 + 0.01 * rng.random(100), ours) < 1e-6
     assert paired_p_value(ours, rng.random(100)) > 0.01
+    assert paired_p_value(ours[:1], ours[1:2]) == 1
+    assert paired_p_value(np.ones(5), np.zeros(5)) == 1
 
 
 def test_systems_by_name() -> None:
@@ -94,11 +96,32 @@ def test_bad_query_lines_are_told_beside_the_good(tmp_path: Path) -> None:
     write_jsonl(path, [{"_id": "1", "text": "a"}, {"id": 2, "text": ""}, {"text": "x"}, [], 3])
     with path.open("ab") as stream:
         stream.write(b'{"_id": "1", "text": "again"}\n{"_id": "caf\xe9"}\n')
+        stream.write(b'{"_id": "\\ud800", "text": "x"}\n')
     queries, bad = read_queries(path)
     assert [q.id for q in queries] == ["1", "2"]
-    assert [b.line for b in bad] == [3, 4, 5, 6, 7]
+    assert [b.line for b in bad] == [3, 4, 5, 6, 7, 8]
     with pytest.raises(InputError, match="holds no query: line 1, not a JSON object but list"):
         read_queries(write_jsonl(path, [[1]]))
+
+
+def test_judgements_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "queries.jsonl", [{"_id": "1", "text": "a"}])
+    (tmp_path / "qrels").mkdir()
+    qrels = tmp_path / "qrels" / "test.tsv"
+    qrels.write_bytes(b'query-id\tcorpus-id\tscore\n1\t"d\t1\n\n2\td\t1\n')
+    judged = read_judged(tmp_path)
+    assert judged.qrels["1"] == {'"d': 1}
+    assert judged.missing == 1
+    for bad in (b"1\td\n", b"1\td\tx\n", b"1\tcaf\xe9\t1\n"):
+        qrels.write_bytes(bad)
+        with pytest.raises(InputError, match=r"test\.tsv, line 1"):
+            read_judged(tmp_path)
+
+
+def test_an_id_with_white_space_is_no_trec_id(tmp_path: Path) -> None:
+    run = make_run("s", QUERIES[:1], [Candidates(["a b"], np.ones(1))])
+    with pytest.raises(InputError, match="'a b' holds white space"):
+        write_trec(run, tmp_path / "s.trec")
 
 
 def test_systems_on_a_small_collection(small: Small) -> None:

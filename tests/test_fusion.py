@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from steelyard.errors import InputError
-from steelyard.plugin.engine import NO_CANDIDATES, Candidates, ranked
+from steelyard.plugin.engine import NO_CANDIDATES, Candidates, best_first
 from steelyard.plugin.feedback import STRENGTH, TEMPERATURE, refine
 from steelyard.plugin.fusion import Fusion, fuse
 from steelyard.plugin.quantise import quantise
@@ -19,7 +19,7 @@ DATA = Path(__file__).parent / "data"
 
 
 def candidates(scores: dict[str, float]) -> Candidates:
-    return ranked(list(scores), np.array(list(scores.values()), dtype=np.float64), len(scores))
+    return best_first(list(scores), np.array(list(scores.values()), dtype=np.float64), len(scores))
 
 
 def test_min_max_by_hand() -> None:
@@ -51,7 +51,7 @@ def test_ties_break_by_id_and_one_arm_may_be_silent() -> None:
 
 
 def test_the_cut_keeps_ties_in_order() -> None:
-    many = ranked([f"d{i:03d}" for i in range(200)], np.repeat([1.0, 2.0], 100), 150)
+    many = best_first([f"d{i:03d}" for i in range(200)], np.repeat([1.0, 2.0], 100), 150)
     assert many.ids == [f"d{i:03d}" for i in [*range(100, 200), *range(50)]]
 
 

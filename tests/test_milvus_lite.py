@@ -150,6 +150,56 @@ def test_a_filter_on_an_undeclared_field_names_the_declared(filled: Engine) -> N
     assert caught.value.hint == "declared: brand, price, sale, stock"
 
 
+def test_ids_of_any_characters(engine: Engine) -> None:
+    ids = [
+        "o'brien",
+        'say "x"',
+        "back\\slash",
+        "a\\'b",
+        "new\nline",
+        "x'] or id != '",
+        "é🙂",
+        "%_",
+    ]
+    content = documents(len(ids))
+    named = [replace(d, id=i) for d, i in zip(content.documents, ids, strict=True)]
+    engine.create(generation())
+    engine.upsert(generation(), EncodedDocuments(named, content.dense, content.sparse))
+    index = engine.open(generation())
+    assert set(index.get(ids)) == set(ids)
+    assert set(index.dense.search(content.dense[:1], 20)[0].ids) == set(ids)
+    for left, identifier in zip(range(len(ids) - 1, -1, -1), ids, strict=True):
+        engine.delete(generation(), [identifier])
+        assert index.count() == left
+
+
+def test_what_a_killed_load_left_is_removed(small: Small, engine: Engine) -> None:
+    published = load(small, engine)
+    orphan = generation("demo_20270101000000_00000009")
+    engine.create(orphan)
+    made = small.made
+    changed = made.manifest.model_copy(
+        update={"plan": made.manifest.plan.model_copy(update={"fields": {"year": "int"}})}
+    )
+    report = load_shards(changed, made.shards, made.metadata, engine, SilentProgress())
+    assert report.dropped == [orphan.name]
+    assert [g.name for g in engine.generations()] == [report.generation, published]
+
+
+def test_a_searcher_goes_on_when_its_generation_is_dropped(small: Small, engine: Engine) -> None:
+    load(small, engine)
+    searcher = Searcher(small.encoder, engine)
+    first = searcher.search("heart attack", 3)
+    made = small.made
+    changed = made.manifest.model_copy(
+        update={"plan": made.manifest.plan.model_copy(update={"fields": {"year": "int"}})}
+    )
+    load_shards(changed, made.shards, made.metadata, engine, SilentProgress(), keep=0)
+    second = searcher.search("heart attack", 3)
+    assert second.generation != first.generation
+    assert [hit.id for hit in second.hits] == [hit.id for hit in first.hits]
+
+
 def test_an_upsert_replaces_and_a_delete_removes(filled: Engine) -> None:
     content = documents(40)
     newer = replace(content.documents[7], text="newer")
@@ -240,6 +290,7 @@ def test_an_index_of_someone_else_is_not_taken_for_ours(engine: Engine, tmp_path
         ("milvus-lite:///x?name=x", r"ends in \.db, not '/x'"),
         ("milvus-lite://folder/x.db", "not a host \\('folder'\\)"),
         ("milvus-lite://[x.db", "not an engine URL"),
+        ("milvus-lite:///a#b.db", "has a '#' in it"),
     ],
 )
 def test_bad_urls(url: str, message: str) -> None:

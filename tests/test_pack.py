@@ -103,6 +103,21 @@ def test_a_hand_edited_pack_json_is_refused(
         QueryEncoder.load(tiny_pack)
 
 
+def test_numbers_and_texts_that_json_has_not_are_refused(tiny_pack: Path) -> None:
+    file = tiny_pack / "pack.json"
+    text = file.read_text(encoding="utf-8")
+    deep = "[" * 100_000
+    for edited in (
+        text.replace('"scale": 100.0', '"scale": NaN'),
+        text.replace('"name": "tiny"', '"name": "\\ud800"'),
+        text.replace('"name": "tiny"', f'"name": {deep}'),
+    ):
+        assert edited != text
+        file.write_text(edited, encoding="utf-8")
+        with pytest.raises(PackError, match="is not JSON"):
+            QueryEncoder.load(tiny_pack)
+
+
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"format": 1}'])
 def test_a_pack_json_that_is_none_is_refused(tiny_pack: Path, text: bytes) -> None:
     (tiny_pack / "pack.json").write_bytes(text)

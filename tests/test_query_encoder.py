@@ -100,6 +100,13 @@ def test_no_queries_at_all(tiny_encoder: QueryEncoder) -> None:
     assert len(encoded) == len(encoded.sparse) == 0
 
 
+def test_one_string_is_not_many_queries(tiny_encoder: QueryEncoder) -> None:
+    with pytest.raises(InputError, match="one string"):
+        tiny_encoder.encode_dense("heavy")
+    with pytest.raises(InputError, match="one string"):
+        tiny_encoder.encode_sparse("heavy")
+
+
 def test_repeated_words_count(tiny_encoder: QueryEncoder) -> None:
     encoded = tiny_encoder.encode_query(["heavy heavy light", "heavy light"])
     ids, weights = encoded.sparse.row(0)

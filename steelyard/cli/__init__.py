@@ -27,7 +27,7 @@ def main() -> None:
         if os.environ.get("STEELYARD_DEBUG"):
             raise
         _fail(
-            f"unexpected {type(error).__name__}: {str(error).strip().splitlines()[:1]}",
+            f"unexpected {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}",
             "set STEELYARD_DEBUG=1 for the traceback, and please report it",
             UNEXPECTED,
         )

@@ -33,7 +33,9 @@ def seeds(
     seeds: Annotated[str, typer.Option(help="Comma-separated.")] = "0,1,2,3,4",
     systems: Annotated[str, typer.Option(help="As in 'eval'.")] = DEFAULT_SYSTEMS,
     split: Annotated[str, typer.Option(help="Report test; choose settings on train.")] = "test",
-    pseudo_queries: Annotated[int, typer.Option(min=10, help="Of each kind.")] = DEFAULTS.per_kind,
+    pseudo_queries: Annotated[
+        int, typer.Option(min=10, help="Of each kind.")
+    ] = DEFAULTS.pseudo_queries,
     epochs: Annotated[int, typer.Option(min=1)] = DEFAULTS.epochs,
     shards: ShardsOption = None,
     precision: PrecisionOption = "auto",
@@ -48,9 +50,11 @@ def seeds(
 
     try:
         numbers = [int(seed) for seed in seeds.split(",")]
+        if min(numbers) < 0:
+            raise ValueError("negative")
     except ValueError as error:
         raise InputError(f"cannot read --seeds {seeds!r}", "write 0,1,2") from error
-    settings = DistillationSettings(per_kind=pseudo_queries, epochs=epochs)
+    settings = DistillationSettings(pseudo_queries=pseudo_queries, epochs=epochs)
     job = DistillationJob(model=model, settings=settings, precision=precision)
     judged = read_judged(corpus, split)
     runs = run_seeds(

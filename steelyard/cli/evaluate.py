@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from steelyard.cli.options import EngineOption, ModelMovedOption, PackOption, PrecisionOption
-from steelyard.cli.output import JsonOption, RichProgress, print_rows, write_json
+from steelyard.cli.output import JsonOption, RichProgress, print_rows, status, write_json
 from steelyard.errors import EngineError, InputError
 from steelyard.eval.systems import DEFAULT_SYSTEMS
 
@@ -28,8 +29,12 @@ def evaluate_command(
         str, typer.Option(help="Comma-separated; the first is the baseline of the test.")
     ] = DEFAULT_SYSTEMS,
     split: Annotated[str, typer.Option(help="qrels/<split>.tsv.")] = "test",
-    candidates: Annotated[int, typer.Option(min=1, help="Candidates of each arm.")] = 1000,
-    fusion: Annotated[str, typer.Option(help="min-max or rrf.")] = "min-max",
+    candidates: Annotated[
+        int | None, typer.Option(min=1, help="Candidates of each arm; default: the pack's.")
+    ] = None,
+    fusion: Annotated[
+        str | None, typer.Option(help="min-max or rrf; default: the pack's.")
+    ] = None,
     feedback: Annotated[int, typer.Option(min=1, help="Documents that refine a query.")] = 3,
     search: Annotated[
         str,
@@ -45,11 +50,14 @@ def evaluate_command(
     json: JsonOption = None,
 ) -> None:
     """Measure systems on judged queries: nDCG@10, R@100, RR@10, AP, encoding speed."""
+    from steelyard.encoders.pack.files import read_metadata
     from steelyard.eval.collection import read_judged
     from steelyard.eval.systems import parse_systems
     from steelyard.plugin.fusion import Fusion
 
-    parsed, judged, method = parse_systems(systems), read_judged(corpus, split), Fusion(fusion)
+    parsed, judged = parse_systems(systems), read_judged(corpus, split)
+    defaults = read_metadata(pack).fusion
+    method, depth = Fusion.of_pack(defaults, fusion), candidates or defaults.candidates
     if search not in SEARCHES:
         raise InputError(f"unknown --search {search!r}", f"choose one of {', '.join(SEARCHES)}")
     results = run_systems(
@@ -58,7 +66,7 @@ def evaluate_command(
         pack,
         to,
         fusion=method,
-        candidates=candidates,
+        candidates=depth,
         feedback=feedback,
         exact=search == "exact",
         model=model,
@@ -71,11 +79,14 @@ def evaluate_command(
         for result in results:
             write_trec(result.run, runs / f"{result.system.name}.trec")
     print_results(judged.name, results)
+    if judged.missing:
+        status.print(f"  {judged.missing} judged queries are not in the query file", markup=False)
     report = {
         "collection": judged.name,
         "queries": len(judged.queries),
-        "candidates": candidates,
-        "fusion": fusion,
+        "missing_queries": judged.missing,
+        "candidates": depth,
+        "fusion": asdict(method),
         "feedback": feedback,
         "search": search,
         "baseline": parsed[0].name,

@@ -9,6 +9,8 @@ import typer
 from steelyard.cli.options import (
     Corpus,
     EngineOption,
+    MaxRejectedOption,
+    MetadataOption,
     ModelMovedOption,
     PackOption,
     PrecisionOption,
@@ -21,16 +23,12 @@ def index(
     corpus: Corpus,
     pack: PackOption,
     to: EngineOption,
-    metadata: Annotated[
-        str, typer.Option(help="Declared metadata fields, e.g. 'price:float,brand:keyword'.")
-    ] = "",
+    metadata: MetadataOption = "",
     model: ModelMovedOption = None,
     precision: PrecisionOption = "auto",
     shards: ShardsOption = None,
     shard_documents: Annotated[int, typer.Option(min=1, help="Documents in a shard.")] = 2048,
-    max_rejected: Annotated[
-        int | None, typer.Option(min=0, help="Stop when more lines are no documents.")
-    ] = None,
+    max_rejected: MaxRejectedOption = None,
     keep: Annotated[int, typer.Option(min=0, help="Older generations to keep.")] = 1,
     json: JsonOption = None,
 ) -> None:
@@ -68,6 +66,7 @@ def index(
             "read": f"{manifest.read:,}",
             "indexed": f"{load.documents:,}",
             "rejected": rejected,
+            "weights clipped": f"{load.clipped:,}",
             "generation": load.generation + (" (already there)" if load.reused else ""),
             "shards": report.shards,
         }
@@ -76,6 +75,7 @@ def index(
         "read": manifest.read,
         "indexed": load.documents,
         "rejected": manifest.rejected,
+        "clipped": load.clipped,
         "generation": load.generation,
         "reused": load.reused,
         "dropped": load.dropped,

@@ -30,3 +30,10 @@ ModelMovedOption = Annotated[
     str | None,
     typer.Option("--model", help="Where the document encoder is now, if it has moved."),
 ]
+MetadataOption = Annotated[
+    str,
+    typer.Option("--metadata", help="Declared metadata fields, e.g. 'price:float,brand:keyword'."),
+]
+MaxRejectedOption = Annotated[
+    int | None, typer.Option(min=0, help="Stop when more lines are no documents.")
+]

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 console = Console(highlight=False)
 status = Console(stderr=True, highlight=False)
@@ -64,7 +65,7 @@ def write_json(value: Any, path: Path | None) -> None:
     """Write a result where ``--json`` says; None is nowhere."""
     if path is None:
         return
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
@@ -77,17 +78,17 @@ def print_pairs(pairs: dict[str, Any]) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in pairs.items():
-        table.add_row(name, str(value))
+        table.add_row(name, Text(str(value)))
     console.print(table)
 
 
 def print_rows(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table, first column left, the others right."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     for position, column in enumerate(columns):
         table.add_column(
             column, justify="left" if position == 0 else "right", no_wrap=position == 0
         )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console.print(table)

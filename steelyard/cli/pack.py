@@ -8,7 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from steelyard.cli.options import Corpus, OverwriteOption, PrecisionOption, ShardsOption
+from steelyard.cli.options import (
+    Corpus,
+    MaxRejectedOption,
+    MetadataOption,
+    OverwriteOption,
+    PrecisionOption,
+    ShardsOption,
+)
 from steelyard.cli.output import JsonOption, RichProgress, console, print_pairs, write_json
 from steelyard.encoders.distillation.settings import DistillationSettings
 from steelyard.encoders.pack.metadata import PackMetadata
@@ -28,41 +35,63 @@ def distill(
         typer.Option(help="Frozen model: sentence-transformers name, folder, installed package."),
     ],
     out: Annotated[Path, typer.Option(metavar="PACK", help="Where the pack goes.")],
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
     dtype: Annotated[str, typer.Option(help="Table: float32, float16 or int8.")] = "float32",
     k1: Annotated[float, typer.Option(help="BM25: term frequency saturation.")] = 1.2,
     b: Annotated[float, typer.Option(help="BM25: length normalisation, 0 to 1.")] = 0.75,
     pseudo_queries: Annotated[
         int, typer.Option(min=10, help="Pseudo-queries of each of the three kinds.")
-    ] = DEFAULTS.per_kind,
+    ] = DEFAULTS.pseudo_queries,
     epochs: Annotated[int, typer.Option(min=1)] = DEFAULTS.epochs,
+    query_prompt: Annotated[
+        str | None, typer.Option(help="Put before queries; default: the model's own.")
+    ] = None,
+    document_prompt: Annotated[
+        str | None, typer.Option(help="Put before documents; default: the model's own.")
+    ] = None,
+    max_terms: Annotated[
+        int | None, typer.Option(min=1, help="Heaviest BM25 terms a document; default: all.")
+    ] = None,
+    metadata: MetadataOption = "",
     cased: Annotated[bool, typer.Option(help="Keep the case of a cased model.")] = False,
     revision: Annotated[str | None, typer.Option(help="Hub revision of the model.")] = None,
     precision: PrecisionOption = "auto",
     name: Annotated[str, typer.Option(help="Name of the pack; default: from the model.")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the pack, for its card.")] = "",
     shards: ShardsOption = None,
+    max_rejected: MaxRejectedOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = None,
 ) -> None:
     """Learn a look-up table for a frozen embedding model, on a corpus's own text."""
-    from steelyard.indexer.distillation_job import DistillationJob, distil_pack
+    from steelyard.indexer.distillation_job import DistillationJob, distill_pack
+    from steelyard.indexer.metadata_fields import parse_fields
     from steelyard.indexer.readers import open_corpus
 
     job = DistillationJob(
         model=model,
         revision=revision,
-        settings=DistillationSettings(seed=seed, per_kind=pseudo_queries, epochs=epochs),
+        settings=DistillationSettings(seed=seed, pseudo_queries=pseudo_queries, epochs=epochs),
         k1=k1,
         b=b,
         lowercase=not cased,
+        query_prompt=query_prompt,
+        document_prompt=document_prompt,
+        max_terms=max_terms,
+        fields=parse_fields(metadata),
         dtype=dtype,
         precision=precision,
         name=name,
         licence=licence,
     )
-    made = distil_pack(
-        open_corpus(corpus), job, out, RichProgress(), shards=shards, overwrite=overwrite
+    made = distill_pack(
+        open_corpus(corpus),
+        job,
+        out,
+        RichProgress(),
+        shards=shards,
+        overwrite=overwrite,
+        max_rejected=max_rejected,
     )
     print_pairs(summary(made.metadata))
     write_json(asdict(made.metadata), json)
@@ -84,11 +113,19 @@ def verify(pack: PackArgument, json: JsonOption = None) -> None:
     import numpy as np
 
     from steelyard.encoders.pack.files import read_pack
+    from steelyard.encoders.pack.spaces import vocabulary_hash
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.errors import PackError
 
     contents = read_pack(pack)
     QueryEncoder(contents, str(pack))
+    vocabulary = vocabulary_hash(contents.tokenizer_json)
+    if vocabulary != contents.metadata.vocabulary:
+        raise PackError(
+            f"{pack}: the tokenizer hashes to {vocabulary}, pack.json says "
+            f"{contents.metadata.vocabulary}",
+            "rebuild the pack",
+        )
     for name, tensor in {**contents.tables, "query_weight": contents.query_weights}.items():
         bad = int(np.count_nonzero(~np.isfinite(tensor)))
         if bad:

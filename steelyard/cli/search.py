@@ -32,10 +32,11 @@ def search(
     json: JsonOption = None,
 ) -> None:
     """Search an index with both arms, no model."""
+    from steelyard.encoders.pack.files import read_metadata
     from steelyard.plugin.fusion import Fusion
     from steelyard.plugin.searcher import Searcher
 
-    method = Fusion(fusion) if fusion else None
+    method = Fusion.of_pack(read_metadata(pack).fusion, fusion)
     with Searcher.open(pack, to, fusion=method, candidates=candidates) as searcher:
         answer = searcher.search(
             text, k, offset=offset, feedback=feedback, instruction=instruction

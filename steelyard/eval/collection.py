@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from steelyard.errors import InputError
+from steelyard.indexer.json_lines import read_id, read_object
 from steelyard.indexer.readers import read_lines
 
 
@@ -27,11 +26,13 @@ class JudgedQueries:
         name: of the collection and split, such as ``scifact/test``.
         queries: those with at least one judgement, in the file's order.
         qrels: query id -> document id -> relevance.
+        missing: judged query ids that the query file does not have; they are not measured.
     """
 
     name: str
     queries: list[Query]
     qrels: dict[str, dict[str, int]]
+    missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +76,12 @@ def read_queries(path: Path) -> tuple[list[Query], list[BadQuery]]:
 def _query(data: bytes) -> Query | str:
     """The query of a line, or why there is none."""
     try:
-        value = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        return f"not JSON in UTF-8: {str(error)[:100]}"
-    if not isinstance(value, dict):
-        return f"not a JSON object but {type(value).__name__}"
-    identifier, text = value.get("_id", value.get("id")), value.get("text")
-    if not isinstance(identifier, str | int) or isinstance(identifier, bool):
-        return "no id"
-    if not isinstance(text, str):
-        return "no text"
-    return Query(str(identifier), text)
+        value = read_object(data)
+        identifier = read_id(value)
+    except ValueError as error:
+        return str(error)
+    text = value.get("text")
+    return Query(identifier, text) if isinstance(text, str) else "no text"
 
 
 def read_judged(folder: Path, split: str = "test") -> JudgedQueries:
@@ -102,22 +98,29 @@ def read_judged(folder: Path, split: str = "test") -> JudgedQueries:
         missing = qrels_file if queries_file else folder / "queries.jsonl"
         splits = sorted(file.stem for file in (folder / "qrels").glob("*.tsv"))
         raise InputError(f"no {missing}", f"splits here: {', '.join(splits) or 'none'}")
-    qrels: dict[str, dict[str, int]] = {}
-    with qrels_file.open(encoding="utf-8", newline="") as stream:
-        for number, row in enumerate(csv.reader(stream, delimiter="\t"), start=1):
-            if number == 1 and row[:1] == ["query-id"]:
-                continue
-            try:
-                query, document, relevance = row
-                qrels.setdefault(query, {})[document] = int(relevance)
-            except ValueError as error:
-                raise InputError(
-                    f"{qrels_file}, line {number}: expected query-id, corpus-id, score"
-                ) from error
+    qrels = _read_qrels(qrels_file)
     queries, bad = read_queries(queries_file)
     if bad:
         raise InputError(f"{queries_file}, line {bad[0].line}: {bad[0].reason}", "mend the file")
     judged = [query for query in queries if query.id in qrels]
     if not judged:
         raise InputError(f"no query of {queries_file} is judged in {qrels_file}")
-    return JudgedQueries(f"{folder.name}/{split}", judged, qrels)
+    return JudgedQueries(f"{folder.name}/{split}", judged, qrels, len(qrels) - len(judged))
+
+
+def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
+    """Tab-separated query id, document id, relevance; a header and blank lines are passed over."""
+    qrels: dict[str, dict[str, int]] = {}
+    for line in read_lines(path):
+        try:
+            row = line.data.decode("utf-8").split("\t")
+            if not line.data.strip() or (line.number == 1 and row[0] == "query-id"):
+                continue
+            query, document, relevance = row
+            qrels.setdefault(query, {})[document] = int(relevance)
+        except ValueError as error:
+            raise InputError(
+                f"{path}, line {line.number}: expected query-id, corpus-id, score in UTF-8",
+                "separate them by tabs",
+            ) from error
+    return qrels

@@ -127,9 +127,9 @@ def _encode(
     if any(system.dense == "full" for system in systems):
         with progress.stage("encode queries with the full model"):
             model = open_full_model()
+            lengths = model.token_lengths(texts)
 
             def encode() -> DenseVectors:
-                lengths = model.token_lengths(texts)
                 return encode_in_batches(texts, lengths, model.encode_query, model.dims)
 
             dense["full"] = encode()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from steelyard.errors import InputError
 from steelyard.eval.collection import Query
 from steelyard.plugin.engine import Candidates
 
@@ -33,7 +34,17 @@ def make_run(system: str, queries: Sequence[Query], rankings: Sequence[Candidate
 
 
 def write_trec(run: Run, path: Path) -> None:
-    """``query Q0 document rank score system``, one line a result."""
+    """``query Q0 document rank score system``, one line a result.
+
+    Raises:
+        InputError: an id with white space, which the format cannot hold.
+    """
+    for identifier in {i for query, found in run.scores.items() for i in (query, *found)}:
+        if len(identifier.split()) != 1:
+            raise InputError(
+                f"the id {identifier!r} holds white space, a TREC run file cannot",
+                "leave out --runs, or change the ids",
+            )
     with path.open("w", encoding="utf-8") as stream:
         for query, scores in run.scores.items():
             for rank, (document, score) in enumerate(scores.items(), start=1):

@@ -16,7 +16,7 @@ from steelyard.errors import InputError
 from steelyard.eval.collection import JudgedQueries
 from steelyard.eval.evaluate import evaluate
 from steelyard.eval.systems import System
-from steelyard.indexer.distillation_job import DistillationJob, distil_pack
+from steelyard.indexer.distillation_job import DistillationJob, distill_pack
 from steelyard.indexer.load import exact_index
 from steelyard.indexer.readers import CorpusFile
 from steelyard.plugin.fusion import Fusion
@@ -48,7 +48,7 @@ def run_seeds(
     """Distil and measure once a seed; documents are encoded once for all.
 
     Args:
-        corpus: to distil on and search.
+        corpus: to distill on and search.
         judged: its judged queries; choose settings on a train split, report a test split.
         job: the recipe; its seed is replaced.
         seeds: at least one.
@@ -65,7 +65,7 @@ def run_seeds(
             progress.say(f"seed {seed}")
             pack = Path(folder) / f"pack-{seed}"
             seeded = replace(job, settings=replace(job.settings, seed=seed))
-            made = distil_pack(corpus, seeded, pack, progress, shards=shards)
+            made = distill_pack(corpus, seeded, pack, progress, shards=shards)
             queries = QueryEncoder.load(pack)
 
             def full_model(of: QueryEncoder = queries) -> Teacher:

@@ -6,31 +6,40 @@ does the index: ``steelyard index`` finds the same shards again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from steelyard.encoders.distillation.recipe import distil
+from steelyard.encoders.distillation.recipe import distill
 from steelyard.encoders.distillation.settings import DistillationSettings
 from steelyard.encoders.documents.bm25 import KIND as BM25
-from steelyard.encoders.documents.bm25 import Bm25Encoder, CorpusStatistics, count_corpus
+from steelyard.encoders.documents.bm25 import (
+    Bm25Encoder,
+    CorpusStatistics,
+    check_settings,
+    count_corpus,
+)
 from steelyard.encoders.documents.paired import PairedEncoder
-from steelyard.encoders.documents.sentence_transformers import SentenceTransformersEncoder
+from steelyard.encoders.documents.sentence_transformers import (
+    SentenceTransformersEncoder,
+    native_precision,
+)
 from steelyard.encoders.pack.files import refuse_taken, write_pack
 from steelyard.encoders.pack.metadata import DenseArm, PackMetadata, SparseArm
 from steelyard.encoders.pack.query_tokenizer import QueryTokenizer, query_tokenizer
 from steelyard.encoders.pack.spaces import vocabulary_hash
-from steelyard.encoders.query.tables import table_tensors
+from steelyard.encoders.query.tables import check_dtype, table_tensors
 from steelyard.encoders.query.tokenizer import PackTokenizer
+from steelyard.errors import InputError
 from steelyard.indexer.encode import encode_corpus, plan_encoding
-from steelyard.indexer.manifest import Manifest
+from steelyard.indexer.manifest import REJECTED, Manifest
 from steelyard.indexer.places import shards_folder
 from steelyard.indexer.readers import CorpusFile
 from steelyard.indexer.shards import read_shard
-from steelyard.indexer.validation import ReadDocument, validate
+from steelyard.indexer.validation import Rejection, validate
 from steelyard.progress import Progress
 from steelyard.types import DenseVectors, Document
 
@@ -41,7 +50,7 @@ IMPACT_SCALE = 100.0
 
 @dataclass(frozen=True, slots=True)
 class DistillationJob:
-    """What to distil and how.
+    """What to distill and how.
 
     Attributes:
         model: of the frozen document encoder; see ``locate_model``.
@@ -51,6 +60,9 @@ class DistillationJob:
         lowercase: lower-case queries and BM25's terms if the model does not.
         dtype: of the table: float32, float16 or int8.
         precision: of the document encoder.
+        query_prompt, document_prompt: put before texts; None takes the model's own.
+        max_terms: heaviest BM25 terms kept a document; None keeps all.
+        fields: declared metadata fields, so that ``index`` finds the shards with them.
         sample_documents: most documents that the table is learned on.
         name: of the pack; empty takes the model's.
         licence: of the pack, for its card.
@@ -64,9 +76,21 @@ class DistillationJob:
     lowercase: bool = True
     dtype: str = "float32"
     precision: str = "auto"
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    max_terms: int | None = None
+    fields: dict[str, str] = field(default_factory=dict)
     sample_documents: int = 100_000
     name: str = ""
     licence: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse settings now rather than after hours of work."""
+        check_settings(self.k1, self.b)
+        check_dtype(self.dtype)
+        native_precision(self.precision)
+        if self.settings.seed < 0:
+            raise InputError(f"seed {self.settings.seed}", "a seed is 0 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +102,7 @@ class DistilledPack:
     shards: Path
 
 
-def distil_pack(
+def distill_pack(
     corpus: CorpusFile,
     job: DistillationJob,
     out: Path,
@@ -86,6 +110,7 @@ def distil_pack(
     *,
     shards: Path | None = None,
     overwrite: bool = False,
+    max_rejected: int | None = None,
 ) -> DistilledPack:
     """Make a query pack for a frozen model on a corpus.
 
@@ -96,22 +121,26 @@ def distil_pack(
         progress: shows the stages.
         shards: where the encoded documents go; None is the cache.
         overwrite: replace a pack that is there.
+        max_rejected: stop when more lines are no documents.
 
     Raises:
         InputError: the corpus, the model or a setting cannot be used.
     """
     refuse_taken(out, overwrite)
     with progress.stage("open the model"):
+        given = {"query": job.query_prompt, "document": job.document_prompt}
         teacher = SentenceTransformersEncoder(
-            job.model, revision=job.revision, precision=job.precision
+            job.model,
+            revision=job.revision,
+            precision=job.precision,
+            prompts={name: text for name, text in given.items() if text is not None},
         )
     tokenizer = query_tokenizer(teacher.tokenizer_json(), lowercase=job.lowercase)
     tokens = PackTokenizer(
         Tokenizer.from_str(tokenizer.text), tokenizer.rows, ignored_ids=tokenizer.special_ids
     )
     with progress.stage("count terms"):
-        texts = (read.document.content for read in _documents(corpus))
-        statistics = count_corpus(texts, tokens, tokenizer.rows)
+        statistics = count_corpus(_texts(corpus, job.fields), tokens, tokenizer.rows)
     metadata = _metadata(job, teacher, tokenizer, statistics)
     plan = plan_encoding(
         corpus,
@@ -120,18 +149,31 @@ def distil_pack(
         vocabulary_size=tokenizer.rows,
         dims=teacher.dims,
         precision=teacher.precision,
+        fields=job.fields,
     )
     folder = shards or shards_folder(plan)
     avgdl = metadata.sparse.avgdl or statistics.avgdl
-    bm25 = Bm25Encoder(tokens, tokenizer.rows, avgdl=avgdl, k1=job.k1, b=job.b)
-    manifest = encode_corpus(corpus, plan, lambda: PairedEncoder(teacher, bm25), folder, progress)
+    bm25 = Bm25Encoder(
+        tokens, tokenizer.rows, avgdl=avgdl, k1=job.k1, b=job.b, max_terms=job.max_terms
+    )
+    manifest = encode_corpus(
+        corpus,
+        plan,
+        lambda: PairedEncoder(teacher, bm25),
+        folder,
+        progress,
+        max_rejected=max_rejected,
+    )
+    if manifest.rejected:
+        progress.say(f"{manifest.rejected:,} lines rejected: see {folder / REJECTED}")
     documents, vectors = _sample(manifest, folder, job)
-    table = distil(documents, vectors, teacher, tokens, tokenizer.rows, job.settings, progress)
+    table = distill(documents, vectors, teacher, tokens, tokenizer.rows, job.settings, progress)
     provenance = {
         "corpus": {
             "name": corpus.path.name,
             "sha256": plan.corpus_sha256,
             "documents": manifest.encoded,
+            "rejected": manifest.rejected,
             "sampled": len(documents),
         },
         "recipe": table.recipe,
@@ -149,8 +191,19 @@ def distil_pack(
     return DistilledPack(sealed, manifest, folder)
 
 
-def _documents(corpus: CorpusFile) -> Iterator[ReadDocument]:
-    return (read for read in validate(corpus.lines()) if isinstance(read, ReadDocument))
+def _texts(corpus: CorpusFile, fields: Mapping[str, str]) -> Iterator[str]:
+    """What the encoders will read; a corpus of nothing but bad lines is an error."""
+    first: Rejection | None = None
+    found = False
+    for result in validate(corpus.lines(), fields):
+        if isinstance(result, Rejection):
+            first = first or result
+        else:
+            found = True
+            yield result.document.content
+    if not found:
+        reason = f": line {first.line}, {first.reason}" if first else ""
+        raise InputError(f"no document in {corpus.path}{reason}", "check the corpus")
 
 
 def _metadata(
@@ -178,7 +231,7 @@ def _metadata(
             scale=IMPACT_SCALE,
             text_prefix="",
             query_max_tokens=QUERY_MAX_TOKENS,
-            max_terms=None,
+            max_terms=job.max_terms,
             ignored_ids=tokenizer.special_ids,
             k1=job.k1,
             b=job.b,

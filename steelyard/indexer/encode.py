@@ -151,6 +151,11 @@ def _encode(
             rejected.extend(entry.rejected)
             _check_rejected(len(rejected), max_rejected, folder, rejected)
     write_rejected(folder, rejected)
+    if count != plan.corpus_lines:
+        raise InputError(
+            f"{corpus.path} had {plan.corpus_lines} lines when the job began, {count} were read",
+            "it was changed meanwhile: run again",
+        )
     encoded = sum(entry.documents for entry in journal.finished)
     if not encoded:
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -11,7 +12,7 @@ import numpy as np
 
 from steelyard.encoders.pack.metadata import PackMetadata
 from steelyard.encoders.pack.spaces import short_hash
-from steelyard.errors import EngineError, PackMismatchError
+from steelyard.errors import EngineError, PackMismatchError, SteelyardError
 from steelyard.indexer.manifest import Manifest, check_shard
 from steelyard.indexer.shards import read_shard
 from steelyard.plugin.engine import Engine, Generation
@@ -28,12 +29,14 @@ class LoadReport:
     Attributes:
         generation: physical name that the alias now stands for.
         documents: the engine's own count.
+        clipped: sparse weights cut to the largest impact.
         reused: the alias already stood for exactly this.
-        dropped: older generations removed.
+        dropped: generations removed: older ones, and what killed loads left behind.
     """
 
     generation: str
     documents: int
+    clipped: int
     reused: bool
     dropped: list[str]
 
@@ -72,27 +75,49 @@ def load_shards(
             f"{spaces.dense} and {spaces.sparse}",
             "encode the corpus with this pack",
         )
-    content = short_hash([manifest.content, plan.fields])
+    content = short_hash(
+        [manifest.content, plan.fields, spaces.dense, spaces.sparse, pack.sparse.scale]
+    )
     current = engine.resolve()
     if current is not None and current.content == content:
         count = engine.open(current).count()
         if count == manifest.encoded:
             progress.say(f"{engine.alias} already holds exactly this: {current.name}")
-            return LoadReport(current.name, count, True, [])
+            return LoadReport(current.name, count, 0, True, [])
+    dropped = _drop_unpublished(engine, current, progress)
     moment = now().strftime("%Y%m%d%H%M%S")
     name = f"{engine.alias}_{moment}_{short_hash([content, moment], 8)}"
     generation = _generation(name, manifest, pack, content)
-    engine.create(generation)
     try:
-        count = _fill(generation, manifest, folder, engine, progress)
+        engine.create(generation)
+        count, clipped = _fill(generation, manifest, folder, engine, progress)
         engine.publish(generation)
     except BaseException:
-        engine.drop(generation)
+        with contextlib.suppress(SteelyardError):
+            engine.drop(generation)
         raise
-    older = [g for g in engine.generations() if g.name != generation.name]
-    for old in older[keep:]:
-        engine.drop(old)
-    return LoadReport(generation.name, count, False, [old.name for old in older[keep:]])
+    older = [found for found in engine.generations() if found.name != name]
+    dropped += _drop(engine, older[keep:], progress)
+    return LoadReport(name, count, clipped, False, dropped)
+
+
+def _drop_unpublished(engine: Engine, current: Generation | None, progress: Progress) -> list[str]:
+    """Remove what a load that was killed left behind: generations newer than the published."""
+    found = engine.generations()
+    left = [g for g in found if current is None or g.name > current.name]
+    return _drop(engine, left, progress)
+
+
+def _drop(engine: Engine, generations: list[Generation], progress: Progress) -> list[str]:
+    """Remove generations; one that will not go is told, not an error: the new one is live."""
+    dropped = []
+    for generation in generations:
+        try:
+            engine.drop(generation)
+            dropped.append(generation.name)
+        except SteelyardError as error:
+            progress.say(f"could not drop {generation.name}: {error}")
+    return dropped
 
 
 def exact_index(manifest: Manifest, folder: Path, pack: PackMetadata) -> ExactIndex:
@@ -125,11 +150,13 @@ def _generation(name: str, manifest: Manifest, pack: PackMetadata, content: str)
 
 def _fill(
     generation: Generation, manifest: Manifest, folder: Path, engine: Engine, progress: Progress
-) -> int:
+) -> tuple[int, int]:
+    """Load all shards; the engine's own count, and the weights clipped."""
+    clipped = 0
     with progress.stage("load documents", manifest.encoded) as advance:
         for entry in manifest.shards:
             check_shard(folder, entry)
-            engine.upsert(generation, read_shard(folder / entry.name))
+            clipped += engine.upsert(generation, read_shard(folder / entry.name))
             advance(entry.documents)
         engine.seal(generation)
     count = engine.open(generation).count()
@@ -138,4 +165,4 @@ def _fill(
             f"{generation.name} counts {count} documents, {manifest.encoded} were sent",
             "the old generation stays in place: look at the engine's log and load again",
         )
-    return count
+    return count, clipped

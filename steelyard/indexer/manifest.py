@@ -42,7 +42,7 @@ class EncodingPlan(_Strict):
 
     @property
     def fingerprint(self) -> str:
-        """Short hash; folders and generations are named by it."""
+        """Short hash; folders in the cache are named by it."""
         return short_hash(self.model_dump())
 
 

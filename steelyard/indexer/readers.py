@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import zlib
@@ -68,6 +69,8 @@ def read_lines(path: Path) -> Iterator[RawLine]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             for number, data in enumerate(stream, start=1):
+                if number == 1:
+                    data = data.removeprefix(codecs.BOM_UTF8)
                 yield RawLine(number, data.rstrip(b"\r\n"))
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(

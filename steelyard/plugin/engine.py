@@ -22,7 +22,10 @@ from steelyard.types import DenseVectors, Document, EncodedDocuments, SparseVect
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """One arm's answer to one query, best first; ties stand in order of id.
+    """One arm's answer to one query, best first.
+
+    Ties stand in order of id; which of the documents tied at the very end of the list are in it
+    is the engine's choice.
 
     Attributes:
         ids: document ids.
@@ -36,7 +39,7 @@ class Candidates:
 NO_CANDIDATES = Candidates([], np.zeros(0))
 
 
-def ranked(ids: Sequence[str], scores: NDArray[np.float64], k: int) -> Candidates:
+def best_first(ids: Sequence[str], scores: NDArray[np.float64], k: int) -> Candidates:
     """The k best by score, ties by id, from pairs in any order."""
     if len(ids) > k:
         threshold = np.partition(scores, len(ids) - k)[len(ids) - k]
@@ -160,8 +163,12 @@ class Engine(Protocol):
     def create(self, generation: Generation) -> None:
         """Make an empty generation; nobody sees it yet."""
 
-    def upsert(self, generation: Generation, batch: EncodedDocuments) -> None:
-        """Write whole documents; one of the same id is replaced."""
+    def upsert(self, generation: Generation, batch: EncodedDocuments) -> int:
+        """Write whole documents; one of the same id is replaced.
+
+        Returns:
+            How many sparse weights were clipped to the largest impact.
+        """
 
     def delete(self, generation: Generation, ids: Sequence[str]) -> None:
         """Remove documents by id; unknown ids are no error."""

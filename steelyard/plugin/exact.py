@@ -17,7 +17,7 @@ from steelyard.plugin.engine import (
     Candidates,
     Generation,
     StoredDocument,
-    ranked,
+    best_first,
 )
 from steelyard.plugin.filters import Filter
 from steelyard.types import DenseVectors, EncodedDocuments, SparseVectors
@@ -90,18 +90,20 @@ class _SparseArm:
     ) -> list[Candidates]:
         """Inner products with every document that shares a term."""
         _refuse_filter(filter)
-        products = (queries.to_csr() @ self._by_term).tocsr()
         answers: list[Candidates] = []
-        for row in range(len(queries)):
-            span = slice(products.indptr[row], products.indptr[row + 1])
-            ids = [self._ids[i] for i in products.indices[span].tolist()]
-            scores = products.data[span].astype(np.float64) / self._scale
-            answers.append(_page(ids, scores, k, offset))
+        matrix = queries.to_csr()
+        for first in range(0, len(queries), _CHUNK):
+            products = (matrix[first : first + _CHUNK] @ self._by_term).tocsr()
+            for row in range(products.shape[0]):
+                span = slice(products.indptr[row], products.indptr[row + 1])
+                ids = [self._ids[i] for i in products.indices[span].tolist()]
+                scores = products.data[span].astype(np.float64) / self._scale
+                answers.append(_page(ids, scores, k, offset))
         return answers
 
 
 def _page(ids: list[str], scores: NDArray[np.float64], k: int, offset: int) -> Candidates:
-    best = ranked(ids, scores, offset + k)
+    best = best_first(ids, scores, offset + k)
     return Candidates(best.ids[offset:], best.scores[offset:])
 
 

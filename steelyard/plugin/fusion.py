@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from steelyard.encoders.pack.metadata import FusionDefaults
 from steelyard.errors import InputError
-from steelyard.plugin.engine import Candidates, ranked
+from steelyard.plugin.engine import Candidates, best_first
 
 METHODS = ("min-max", "rrf")
 _EPSILON = 1e-8
@@ -40,6 +41,12 @@ class Fusion:
                 f"unknown fusion {self.method!r}", f"choose one of {', '.join(METHODS)}"
             )
 
+    @classmethod
+    def of_pack(cls, defaults: FusionDefaults, method: str | None = None) -> Fusion:
+        """A pack's own fusion, or another method with the pack's weights."""
+        weights = (defaults.dense_weight, defaults.sparse_weight)
+        return cls(method or defaults.method, weights, defaults.rrf_k)
+
 
 def fuse(arms: Sequence[Candidates], fusion: Fusion, k: int | None = None) -> Candidates:
     """One ranking of the union of the arms' candidates, ties by id.
@@ -61,7 +68,7 @@ def fuse(arms: Sequence[Candidates], fusion: Fusion, k: int | None = None) -> Ca
     scores = np.zeros(len(place))
     for index, (arm, where) in enumerate(zip(arms, positions, strict=True)):
         scores[where] += _contribution(arm.scores, fusion, index)
-    return ranked(list(place), scores, len(place) if k is None else k)
+    return best_first(list(place), scores, len(place) if k is None else k)
 
 
 def _contribution(scores: NDArray[np.float64], fusion: Fusion, arm: int) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from steelyard.errors import InputError
 from steelyard.plugin.filters import And, Eq, Exists, Filter, In, Not, Or, Range, Scalar
@@ -21,6 +21,11 @@ def milvus_expression(filter: Filter | None, fields: Collection[str]) -> str:
         InputError: a field that the index does not declare.
     """
     return "" if filter is None else _compile(filter, fields)
+
+
+def ids_expression(ids: Sequence[str]) -> str:
+    """The documents with these ids; pymilvus itself would paste ids in unescaped."""
+    return f"id in [{', '.join(map(_literal, ids))}]"
 
 
 def _compile(node: Filter, fields: Collection[str]) -> str:

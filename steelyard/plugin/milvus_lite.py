@@ -23,10 +23,10 @@ from steelyard.plugin.engine import (
     Candidates,
     Generation,
     StoredDocument,
-    ranked,
+    best_first,
 )
 from steelyard.plugin.filters import Filter
-from steelyard.plugin.milvus_filter import COLUMN_PREFIX, milvus_expression
+from steelyard.plugin.milvus_filter import COLUMN_PREFIX, ids_expression, milvus_expression
 from steelyard.plugin.quantise import quantise
 from steelyard.types import (
     MAX_ID_BYTES,
@@ -133,15 +133,15 @@ class MilvusLiteEngine:
                 properties={PROPERTY: generation.to_json()},
             )
 
-    def upsert(self, generation: Generation, batch: EncodedDocuments) -> None:
-        """Write whole documents, in requests of 500."""
+    def upsert(self, generation: Generation, batch: EncodedDocuments) -> int:
+        """Write whole documents, in requests of 500; how many weights were clipped."""
         if batch.dense.shape[1] != generation.dims:
             raise EngineError(
                 f"vectors of {batch.dense.shape[1]} dimensions for {generation.name}, which has "
                 f"{generation.dims}",
                 "index with the pack that the generation was made for",
             )
-        impacts, _ = quantise(batch.sparse, generation.scale)
+        impacts, clipped = quantise(batch.sparse, generation.scale)
         for first in range(0, len(batch), _BATCH):
             rows = [
                 _row(generation, batch.documents[i], batch.dense[i], impacts.row(i))
@@ -149,12 +149,14 @@ class MilvusLiteEngine:
             ]
             with _engine_errors(f"write to {generation.name}"):
                 self._client.upsert(generation.name, rows)
+        return clipped
 
     def delete(self, generation: Generation, ids: Sequence[str]) -> None:
         """Remove documents by id."""
-        if ids:
-            with _engine_errors(f"delete documents of {generation.name}"):
-                self._client.delete(generation.name, ids=list(ids))
+        with _engine_errors(f"delete documents of {generation.name}"):
+            for first in range(0, len(ids), _BATCH):
+                expression = ids_expression(ids[first : first + _BATCH])
+                self._client.delete(generation.name, filter=expression)
 
     def seal(self, generation: Generation) -> None:
         """Write segments to disk."""
@@ -178,6 +180,7 @@ class MilvusLiteEngine:
         if current is not None and current.name == generation.name:
             raise EngineError(f"{generation.name} is what {self._alias} stands for, so it stays")
         with _engine_errors(f"drop {generation.name}"):
+            self._client.release_collection(generation.name)
             self._client.drop_collection(generation.name)
 
     def open(self, generation: Generation) -> MilvusLiteIndex:
@@ -206,7 +209,15 @@ class MilvusLiteIndex:
             return {}
         columns = [*self._columns(), *(["dense"] if vectors else [])]
         with _engine_errors(f"read {self.generation.name}"):
-            rows = self._client.get(self.generation.name, list(ids), output_fields=columns)
+            rows = [
+                row
+                for first in range(0, len(ids), _BATCH)
+                for row in self._client.query(
+                    self.generation.name,
+                    ids_expression(ids[first : first + _BATCH]),
+                    output_fields=columns,
+                )
+            ]
         return {
             row["id"]: StoredDocument(
                 self._document(row),
@@ -330,7 +341,7 @@ def _search(
             search_params={"metric_type": "IP"},
         )
     return [
-        ranked(list(hits.ids), np.asarray(hits.distances, dtype=np.float64) / scale, k)
+        best_first(list(hits.ids), np.asarray(hits.distances, dtype=np.float64) / scale, k)
         for hits in answers
     ]
 

@@ -16,7 +16,7 @@ from steelyard.types import DenseVectors, EncodedQueries
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranking:
     """One query's fused ranking with the arms it came from."""
 
     fused: Candidates
@@ -33,7 +33,7 @@ def rank(
     *,
     filter: Filter | None = None,
     feedback: int = 0,
-) -> list[Ranked]:
+) -> list[Ranking]:
     """Both arms in parallel, fused; with feedback the dense arm runs once more.
 
     Args:
@@ -48,7 +48,7 @@ def rank(
     sparse_later = threads.submit(index.sparse.search, queries.sparse, candidates, filter=filter)
     dense = index.dense.search(queries.dense, candidates, filter=filter)
     sparse = sparse_later.result()
-    answers = [Ranked(fuse((d, s), fusion), d, s) for d, s in zip(dense, sparse, strict=True)]
+    answers = [Ranking(fuse((d, s), fusion), d, s) for d, s in zip(dense, sparse, strict=True)]
     if feedback < 1:
         return answers
     first = [answer.fused for answer in answers]

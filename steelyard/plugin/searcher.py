@@ -19,7 +19,7 @@ from steelyard.plugin.filters import Filter
 from steelyard.plugin.fusion import Fusion
 from steelyard.plugin.ranking import rank
 from steelyard.plugin.urls import open_engine
-from steelyard.types import Document
+from steelyard.types import Document, EncodedQueries
 
 RESOLVE_SECONDS = 5.0
 """A searcher asks for the alias's generation at most this often."""
@@ -90,9 +90,7 @@ class Searcher:
         defaults = queries.metadata.fusion
         self.queries = queries
         self.engine = engine
-        self.fusion = fusion or Fusion(
-            defaults.method, (defaults.dense_weight, defaults.sparse_weight), defaults.rrf_k
-        )
+        self.fusion = fusion or Fusion.of_pack(defaults)
         self.candidates = candidates or defaults.candidates
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="steelyard-arm")
         self._index: SearchIndex | None = None
@@ -181,8 +179,35 @@ class Searcher:
                 f"offset {offset} + k {k} of {self.candidates} candidates",
                 "ask for fewer, or raise candidates",
             )
-        index = self.index()
         encoded = self.queries.encode_query(text, instruction=instruction)
+        index = self.index()
+        try:
+            hits = self._hits(index, encoded, k, offset, filter, feedback)
+        except EngineError:
+            # The generation may have been dropped since the alias was read.
+            self._resolved_at = -RESOLVE_SECONDS
+            fresh = self.index()
+            if fresh.generation == index.generation:
+                raise
+            index = fresh
+            hits = self._hits(index, encoded, k, offset, filter, feedback)
+        return Answer(
+            hits,
+            index.generation.name,
+            bool(encoded.empty[0]),
+            bool(encoded.truncated[0]),
+            time.perf_counter() - started,
+        )
+
+    def _hits(
+        self,
+        index: SearchIndex,
+        encoded: EncodedQueries,
+        k: int,
+        offset: int,
+        filter: Filter | None,
+        feedback: int,
+    ) -> list[Hit]:
         (ranking,) = rank(
             index,
             encoded,
@@ -196,18 +221,11 @@ class Searcher:
         stored = index.get(chosen)
         dense, sparse = _arm_hits(ranking.dense), _arm_hits(ranking.sparse)
         scores = dict(zip(ranking.fused.ids, ranking.fused.scores.tolist(), strict=True))
-        hits = [
+        return [
             Hit(i, scores[i], dense.get(i), sparse.get(i), stored[i].document)
             for i in chosen
             if i in stored
         ]
-        return Answer(
-            hits,
-            index.generation.name,
-            bool(encoded.empty[0]),
-            bool(encoded.truncated[0]),
-            time.perf_counter() - started,
-        )
 
 
 def check_spaces(queries: QueryEncoder, generation: Generation) -> None:

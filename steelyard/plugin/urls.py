@@ -40,6 +40,8 @@ def parse_url(url: str) -> EngineUrl:
         parts = urlsplit(url)
     except ValueError as error:
         raise InputError(f"not an engine URL: {error}") from error
+    if parts.fragment:
+        raise InputError("the engine URL has a '#' in it", "write it as %23")
     if parts.username or parts.password:
         raise InputError(
             "the engine URL carries credentials", "put them in the environment instead"

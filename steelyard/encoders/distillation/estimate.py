@@ -19,8 +19,8 @@ class HeldOutEstimate:
     """Measured on pseudo-queries that were not trained on.
 
     A pseudo-query's source document is taken as its one answer; ``kept`` is the look-up's mean
-    reciprocal rank (first 10) as a share of the teacher's. It is an estimate: the texts were not
-    trained on, but other sentences of their documents were.
+    reciprocal rank (first 10) as a share of the teacher's. No text of these documents was
+    trained on. It is an estimate: real queries use other words than the documents.
     """
 
     queries: int

@@ -47,7 +47,7 @@ class PseudoQueries:
 def draw_pseudo_queries(
     documents: Sequence[Document], settings: DistillationSettings, rng: np.random.Generator
 ) -> PseudoQueries:
-    """Draw up to ``settings.per_kind`` of each kind, without repeating a text.
+    """Draw up to ``settings.pseudo_queries`` of each kind, without repeating a text.
 
     Raises:
         InputError: the corpus has no sentence of three words.
@@ -60,16 +60,16 @@ def draw_pseudo_queries(
         )
     stop = settings.stop_words
     drawn: dict[str, int] = {}
-    for source, sentence in _choose(pool, settings.per_kind, rng):
+    for source, sentence in _choose(pool, settings.pseudo_queries, rng):
         text = _window(sentence, documents[source].content, rng)
         drawn.setdefault(text, source)
     inverse = _inverse_document_frequency(documents, stop)
-    for _ in range(settings.per_kind):
+    for _ in range(settings.pseudo_queries):
         source = int(rng.integers(len(documents)))
         words = _keywords(documents[source].content, inverse, rng)
         if len(words) >= MIN_KEYWORDS:
             drawn.setdefault(" ".join(words), source)
-    for source, sentence in _choose(pool, settings.per_kind, rng):
+    for source, sentence in _choose(pool, settings.pseudo_queries, rng):
         words = [word for word in _WORD.findall(sentence) if word.lower() not in stop]
         kept = [word for word in words if rng.random() >= DROPPED_SHARE]
         if len(kept) >= MIN_KEYWORDS:

@@ -38,7 +38,7 @@ class DistilledTable:
     recipe: dict[str, Any]
 
 
-def distil(
+def distill(
     documents: Sequence[Document],
     vectors: DenseVectors,
     teacher: Teacher,
@@ -67,10 +67,10 @@ def distil(
         tokens = tokenizer.encode(drawn.texts)
         known = np.flatnonzero(np.diff(tokens.indptr))
         drawn = drawn.select(rng.permutation(known))
-    held = min(settings.held_out, len(drawn) // 10)
-    if held < 1:
+        train, rest = _split_by_document(drawn.sources, settings.held_out, rng)
+    if not len(rest) or not len(train):
         raise InputError(
-            f"only {len(drawn)} pseudo-queries in {len(documents)} documents, at least 10 needed",
+            f"only {len(drawn)} pseudo-queries from {len(documents)} documents: too few",
             "give look-up distillation a larger corpus",
         )
     with progress.stage("encode pseudo-queries", len(drawn)) as advance:
@@ -82,7 +82,6 @@ def distil(
             advance=advance,
         )
     start = _start(teacher, vocabulary_size, progress)
-    train, rest = np.arange(held, len(drawn)), np.arange(held)
     targets = l2_normalise(taught[train] + settings.lean * vectors[drawn.sources[train]])
     spread = float(np.std(taught[train][:_TEMPERATURE_QUERIES] @ vectors.T))
     temperature = settings.temperature_factor * max(spread, 1e-4)
@@ -116,6 +115,21 @@ def distil(
         "epoch_losses": [round(loss, 5) for loss in trained.losses],
     }
     return DistilledTable(trained.rows, kept, recipe)
+
+
+def _split_by_document(
+    sources: NDArray[np.int64], held_out: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices to train on and to hold out: no document gives pseudo-queries to both.
+
+    About ``held_out`` of them, at most a tenth.
+    """
+    documents, counts = np.unique(sources, return_counts=True)
+    order = rng.permutation(len(documents))
+    limit = min(held_out, len(sources) // 10)
+    chosen = documents[order[np.cumsum(counts[order]) <= limit]]
+    inside = np.isin(sources, chosen)
+    return np.flatnonzero(~inside), np.flatnonzero(inside)
 
 
 def _start(teacher: Teacher, vocabulary_size: int, progress: Progress) -> DenseVectors:

@@ -13,8 +13,9 @@ class DistillationSettings:
 
     Attributes:
         seed: of everything that is drawn.
-        per_kind: pseudo-queries of each of the three kinds; fewer if the corpus has fewer.
-        held_out: pseudo-queries kept from training for the estimate of quality.
+        pseudo_queries: pseudo-queries of each of the three kinds; fewer if the corpus has fewer.
+        held_out: about so many pseudo-queries, all of some documents, are kept from training
+            for the estimate of quality.
         lean: how far a target leans from the teacher's vector toward its source document.
         temperature_factor: softmax temperature, in standard deviations of the teacher's scores.
         candidates: random documents that a batch is compared on.
@@ -26,7 +27,7 @@ class DistillationSettings:
     """
 
     seed: int = 0
-    per_kind: int = 12000
+    pseudo_queries: int = 12000
     held_out: int = 600
     lean: float = 0.2
     temperature_factor: float = 0.4

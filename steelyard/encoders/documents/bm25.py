@@ -19,6 +19,8 @@ from steelyard.errors import InputError
 from steelyard.types import DocumentVectors, SparseVectors
 
 KIND = "bm25"
+MAX_K1 = 4.0
+"""A weight stays under k1 + 1, so that 100 times it stays under the largest impact, 512."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,16 @@ def count_corpus(
     return CorpusStatistics(documents, tokens, frequencies)
 
 
+def check_settings(k1: float, b: float) -> None:
+    """Raise an InputError for settings that BM25 is not defined for."""
+    if not (0 < k1 <= MAX_K1 and 0 <= b <= 1):
+        raise InputError(
+            f"BM25 with k1 {k1} and b {b}", f"k1 is over 0, at most {MAX_K1}; b is 0 to 1"
+        )
+
+
 class Bm25Encoder:
-    """Document weights of BM25 over a pack's own tokens; keeps every term of a document.
+    """Document weights of BM25 over a pack's own tokens.
 
     Args:
         tokenizer: the pack's, without a length limit.
@@ -77,6 +87,10 @@ class Bm25Encoder:
         avgdl: mean document length of the generation.
         k1: term frequency saturation, > 0.
         b: length normalisation, 0 to 1.
+        max_terms: heaviest terms kept a document; None keeps all, so that scores are exact.
+
+    Raises:
+        InputError: a setting out of its range.
     """
 
     def __init__(
@@ -87,12 +101,12 @@ class Bm25Encoder:
         avgdl: float,
         k1: float = 1.2,
         b: float = 0.75,
+        max_terms: int | None = None,
     ) -> None:
-        if not (k1 > 0 and 0 <= b <= 1):
-            raise InputError(f"BM25 with k1 {k1} and b {b}", "k1 must be > 0, b between 0 and 1")
+        check_settings(k1, b)
         self.tokenizer = tokenizer
         self.vocabulary_size = vocabulary_size
-        self.avgdl, self.k1, self.b = avgdl, k1, b
+        self.avgdl, self.k1, self.b, self.max_terms = avgdl, k1, b, max_terms
 
     def encode_document(self, texts: Sequence[str]) -> DocumentVectors:
         """Sparse weights of n texts, whole texts whatever their length."""
@@ -103,10 +117,11 @@ class Bm25Encoder:
         length = np.bincount(owner, weights=frequency, minlength=len(counts))
         norm = self.k1 * (1 - self.b + self.b * length / self.avgdl)
         weights = frequency * (self.k1 + 1) / (frequency + norm[owner])
+        sparse = SparseVectors(
+            counts.indptr, counts.ids, weights.astype(np.float32), self.vocabulary_size
+        )
         return DocumentVectors(
-            sparse=SparseVectors(
-                counts.indptr, counts.ids, weights.astype(np.float32), self.vocabulary_size
-            )
+            sparse=sparse if self.max_terms is None else sparse.heaviest(self.max_terms)
         )
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:

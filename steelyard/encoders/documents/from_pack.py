@@ -52,7 +52,12 @@ def open_sparse_encoder(pack: QueryEncoder) -> Bm25Encoder:
         ignored_ids=sparse.ignored_ids,
     )
     return Bm25Encoder(
-        tokenizer, pack.vocabulary_size, avgdl=sparse.avgdl, k1=sparse.k1, b=sparse.b
+        tokenizer,
+        pack.vocabulary_size,
+        avgdl=sparse.avgdl,
+        k1=sparse.k1,
+        b=sparse.b,
+        max_terms=sparse.max_terms,
     )
 
 

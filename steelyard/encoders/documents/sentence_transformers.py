@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from steelyard.errors import InputError, PackMismatchError, needs_extra
 from steelyard.types import DenseVectors, DocumentVectors
 
 KIND = "sentence-transformers"
+DEFAULT_MAX_LENGTH = 512
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -31,8 +32,10 @@ class SentenceTransformersEncoder:
         revision: hub revision; None is the newest.
         max_length: cut documents to this many tokens; None is the model's own limit.
         precision: ``bfloat16`` runs matrix products in bfloat16 (weights, sums and norms stay
-            float32) and is about twice as fast on
-            hardware that has it; ``auto`` takes it where the processor does, else float32.
+            float32) and is about twice as fast on hardware that has it; ``auto`` takes it where
+            the processor does, else float32.
+        prompts: texts put before a ``document`` or ``query``; one that is not named is the
+            model's own.
         device: a torch device; None chooses.
 
     Raises:
@@ -47,12 +50,15 @@ class SentenceTransformersEncoder:
         revision: str | None = None,
         max_length: int | None = None,
         precision: str = "auto",
+        prompts: Mapping[str, str] | None = None,
         device: str | None = None,
     ) -> None:
         self.precision = native_precision(precision)
         self._model = _open(locate_model(model), revision, device)
-        if max_length is not None:
-            self._model.max_seq_length = max_length
+        self._model.max_seq_length = int(
+            max_length or self._model.max_seq_length or DEFAULT_MAX_LENGTH
+        )
+        self._lengths: Any = None
         self._spec = DocumentEncoderSpec(
             kind=KIND,
             model=str(Path(model).resolve()) if Path(model).is_dir() else model,
@@ -62,8 +68,9 @@ class SentenceTransformersEncoder:
             prompts={
                 "document": self._prompt("document", "passage"),
                 "query": self._prompt("query"),
+                **(prompts or {}),
             },
-            max_length=int(self._model.max_seq_length or 512),
+            max_length=self._model.max_seq_length,
         )
 
     @classmethod
@@ -80,13 +87,14 @@ class SentenceTransformersEncoder:
             revision=spec.revision,
             max_length=spec.max_length,
             precision=precision,
+            prompts=spec.prompts,
         )
         ours, theirs = (_space(found.spec, found.dims), _space(spec, found.dims))
         if ours != theirs:
             raise PackMismatchError(
                 f"the pack was made for {spec.model} (space {theirs}), {model or spec.model} as "
                 f"installed here is another (space {ours})",
-                "point --model to the same weights, or distil a new pack",
+                "point --model to the same weights, or distill a new pack",
             )
         return found
 
@@ -121,9 +129,12 @@ class SentenceTransformersEncoder:
         """Vectors of single vocabulary entries: first special, entry, last special."""
         import torch
 
+        alone = self._model.tokenizer("x", add_special_tokens=False)["input_ids"]
         template = self._model.tokenizer("x")["input_ids"]
-        around = np.tile(np.array([template[0], 0, template[-1]]), (len(ids), 1))
-        around[:, 1] = ids
+        place = next(i for i in range(len(template)) if template[i : i + len(alone)] == alone)
+        before, after = template[:place][:1], template[place + len(alone) :][-1:]
+        around = np.tile(np.array([*before, 0, *after]), (len(ids), 1))
+        around[:, len(before)] = ids
         batch = torch.from_numpy(around).to(self._model.device)
         with torch.inference_mode(), self._autocast():
             output = self._model.forward(
@@ -134,12 +145,13 @@ class SentenceTransformersEncoder:
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Tokens of each text, special tokens included, at most the model's limit."""
-        from tokenizers import Tokenizer
+        if self._lengths is None:
+            from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_str(self.tokenizer_json())
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        encodings = tokenizer.encode_batch_fast(list(texts))
+            self._lengths = Tokenizer.from_str(self.tokenizer_json())
+            self._lengths.no_padding()
+            self._lengths.no_truncation()
+        encodings = self._lengths.encode_batch_fast(list(texts))
         lengths = np.fromiter((len(e.ids) for e in encodings), dtype=np.int64, count=len(texts))
         return np.minimum(lengths, self._spec.max_length)
 
@@ -186,7 +198,7 @@ def _open(source: str, revision: str | None, device: str | None) -> Any:
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
     try:
         return SentenceTransformer(source, revision=revision, device=device)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:  # whatever a foreign folder makes the libraries raise
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"cannot open the model {source!r}: {first_line:.200}",
@@ -216,19 +228,20 @@ def native_precision(precision: str) -> str:
 
 
 def _weights_hash(model: Any) -> str:
-    """SHA-256 over all parameters and buffers, in name order: the same wherever they lie."""
+    """SHA-256 over all parameters: the same wherever they lie and however modules are named."""
     import torch
 
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    digests = []
+    for tensor in model.parameters():
         array = tensor.detach().cpu().contiguous()
-        digest.update(f"{name}:{array.dtype}:{list(array.shape)}\n".encode())
+        digest = hashlib.sha256(f"{array.dtype}:{list(array.shape)}\n".encode())
         digest.update(memoryview(array.view(-1).view(torch.uint8).numpy()))
-    return digest.hexdigest()
+        digests.append(digest.hexdigest())
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
 
 
 def _pooling(model: Any) -> str:
-    """The modules after the transformer, as one word or their configuration."""
+    """How token states become one vector: the pooling module's mode, or its configuration."""
     for module in model:
         if type(module).__name__ == "Pooling":
             mode = module.get_config_dict().get("pooling_mode")

@@ -158,8 +158,14 @@ def _swap(temporary: Path, path: Path) -> None:
     if path.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
         path.rename(old / "pack")
-        temporary.rename(path)
-        shutil.rmtree(old)
+        try:
+            temporary.rename(path)
+        except OSError:
+            (old / "pack").rename(path)
+            raise
+        finally:
+            if path.exists():
+                shutil.rmtree(old)
     else:
         temporary.rename(path)
     _fsync(path.parent)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from steelyard.encoders.pack.json_fields import read_dataclass
-from steelyard.encoders.pack.spaces import DenseSpace, SparseSpace, short_hash
+from steelyard.encoders.pack.spaces import DenseSpace, SparseSpace, canonical_json, short_hash
 from steelyard.errors import PackError
 
 FORMAT = 1
@@ -152,6 +152,7 @@ class PackMetadata:
             kind=sparse.kind,
             scale=sparse.scale,
             text_prefix=sparse.text_prefix,
+            max_terms=sparse.max_terms,
             k1=sparse.k1,
             b=sparse.b,
             avgdl=sparse.avgdl,
@@ -175,8 +176,9 @@ class PackMetadata:
     def from_json(cls, text: bytes, where: str) -> PackMetadata:
         """Parse and check; everything that is wrong is a PackError that says what."""
         try:
-            value = json.loads(text)
-        except ValueError as error:
+            value = json.loads(text, parse_constant=_refuse_constant)
+            canonical_json(value)
+        except (ValueError, RecursionError) as error:
             raise PackError(f"{where} is not JSON: {error}", "rebuild the pack") from error
         found = value.get("format") if isinstance(value, dict) else None
         if found != FORMAT:
@@ -212,3 +214,7 @@ class PackMetadata:
                 f"{sorted(self.dense.tables)}",
                 "rebuild the pack",
             )
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number here")

@@ -59,6 +59,7 @@ class SparseSpace:
         kind: ``bm25``.
         scale: factor between a weight and the integer impact that engines store.
         text_prefix: put before a text that is tokenised.
+        max_terms: heaviest terms kept a document; None keeps all.
         k1: BM25's term frequency saturation.
         b: BM25's length normalisation, 0 to 1.
         avgdl: mean document length in tokens, frozen for a generation.
@@ -68,6 +69,7 @@ class SparseSpace:
     kind: str
     scale: float
     text_prefix: str
+    max_terms: int | None = None
     k1: float | None = None
     b: float | None = None
     avgdl: float | None = None

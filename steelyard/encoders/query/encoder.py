@@ -109,11 +109,13 @@ class QueryEncoder:
     def encode_dense(
         self, texts: Sequence[str], *, instruction: str | None = None
     ) -> DenseVectors:
-        """Only the dense arm, ``[n, d]``."""
+        """Only the dense arm of many queries, ``[n, d]``."""
+        _refuse_string(texts)
         return self._table(instruction).encode(self._dense_tokens.encode(texts))
 
     def encode_sparse(self, texts: Sequence[str]) -> SparseVectors:
-        """Only the sparse arm, n rows."""
+        """Only the sparse arm of many queries, n rows."""
+        _refuse_string(texts)
         return self._weigh(self._sparse_tokens.encode(texts))
 
     def _table(self, instruction: str | None) -> LookupTable:
@@ -157,3 +159,8 @@ class QueryEncoder:
             copy=False,
         )
         return SparseVectors.from_csr(matrix)
+
+
+def _refuse_string(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise InputError("one string where many queries were expected", "pass a list of strings")

@@ -82,11 +82,16 @@ def table_tensors(rows: NDArray[np.float32], dtype: str, name: str) -> dict[str,
     Raises:
         InputError: an unknown dtype.
     """
-    if dtype not in TABLE_DTYPES:
-        raise InputError(
-            f"unknown table dtype {dtype!r}", f"choose one of {', '.join(TABLE_DTYPES)}"
-        )
+    check_dtype(dtype)
     if dtype == "int8":
         quantised, scale = quantise_int8(rows)
         return {f"table.{name}": quantised, f"scale.{name}": scale}
     return {f"table.{name}": rows.astype(dtype)}
+
+
+def check_dtype(dtype: str) -> None:
+    """Raise an InputError for a dtype that packs do not have."""
+    if dtype not in TABLE_DTYPES:
+        raise InputError(
+            f"unknown table dtype {dtype!r}", f"choose one of {', '.join(TABLE_DTYPES)}"
+        )

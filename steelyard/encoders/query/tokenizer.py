@@ -114,7 +114,11 @@ def load_tokenizer(tokenizer_json: str, where: str, rows: int) -> Tokenizer:
         tokenizer = Tokenizer.from_str(tokenizer_json)
     except Exception as error:  # the library raises bare Exception
         raise PackError(f"{where}: unreadable tokenizer: {error}", "rebuild the pack") from error
-    if tokenizer.padding or tokenizer.truncation or json.loads(tokenizer_json)["post_processor"]:
+    if (
+        tokenizer.padding
+        or tokenizer.truncation
+        or json.loads(tokenizer_json).get("post_processor")
+    ):
         raise PackError(
             f"{where}: the tokenizer pads, truncates or adds special tokens", "rebuild the pack"
         )

@@ -94,7 +94,7 @@ def test_encode_writes_parquet(small: Small, tmp_path: Path) -> None:
     queries = write_jsonl(tmp_path / "queries.jsonl", values)
     out = tmp_path / "deep" / "queries.parquet"
     output = ok("encode", queries, "--pack", small.pack, "--out", out)
-    assert "line 3: no id" in output
+    assert "line 3: missing id" in output
     table = pq.read_table(out)
     assert table.column_names == ["id", "dense", "sparse_ids", "sparse_weights"]
     assert table.column("id").to_pylist() == ["a", "b"]

@@ -117,4 +117,5 @@ def query(
         f"one query, both arms: {result.single_query_us:.0f} us, {result.single_ratio:.2f} times "
         f"tokenising it ({result.single_tokenizer_us:.0f} us)"
     )
+    typer.echo(f"importing the query encoder: {result.import_seconds:.2f} s")
     write_json(result.to_dict(), json)

@@ -7,6 +7,8 @@ them alike.
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -34,6 +36,7 @@ class QueryBenchmark:
         single_ratio: single query over tokenising it.
         full_qps: the full model at batch 256; None when it was not asked for.
         speed_up: look-up over full model, both at batch 256.
+        import_seconds: importing ``QueryEncoder`` in a new process.
     """
 
     queries: int
@@ -48,6 +51,7 @@ class QueryBenchmark:
     full_qps: float | None
     lookup_qps_at_256: float | None
     speed_up: float | None
+    import_seconds: float
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, four significant digits."""
@@ -113,7 +117,23 @@ def bench_query(
         full_qps=full_qps,
         lookup_qps_at_256=at_256,
         speed_up=at_256 / full_qps if at_256 and full_qps else None,
+        import_seconds=_import_seconds(),
     )
+
+
+def _import_seconds() -> float:
+    """Median of three new processes."""
+    code = (
+        "import time; t = time.perf_counter(); from steelyard import QueryEncoder; "
+        "print(time.perf_counter() - t)"
+    )
+    runs = [
+        subprocess.run(  # noqa: S603
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(3)
+    ]
+    return statistics.median(map(float, runs))
 
 
 def _take_turns(contenders: Sequence[Callable[[], object]], rounds: int = _ROUNDS) -> list[float]:

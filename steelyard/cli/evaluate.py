@@ -14,7 +14,9 @@ from steelyard.errors import EngineError, InputError
 from steelyard.eval.systems import DEFAULT_SYSTEMS
 
 if TYPE_CHECKING:
+    from steelyard.eval.collection import JudgedQueries
     from steelyard.eval.evaluate import SystemResult
+    from steelyard.eval.systems import System
 
 SEARCHES = ("exact", "engine")
 
@@ -96,8 +98,8 @@ def evaluate_command(
 
 
 def run_systems(
-    systems: list[Any],
-    judged: Any,
+    systems: list[System],
+    judged: JudgedQueries,
     pack: Path,
     to: str,
     *,
@@ -106,7 +108,15 @@ def run_systems(
     precision: str = "auto",
     **settings: Any,
 ) -> list[SystemResult]:
-    """Open pack and engine, and evaluate."""
+    """Open pack and engine, and evaluate.
+
+    Args:
+        systems, judged: what to measure on what.
+        pack, to: the query pack's folder and the engine's URL.
+        exact: search the stored vectors in memory; else ask the engine.
+        model, precision: of the full model.
+        settings: ``fusion``, ``candidates`` and ``feedback`` of ``evaluate``.
+    """
     from steelyard.encoders.documents.from_pack import open_dense_encoder
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.eval.evaluate import evaluate

@@ -32,10 +32,9 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
     """Heavy documents, weightless queries."""
-    # pymilvus logs every error that it also raises, traceback and all. Its own set-up resets the
-    # level of its top logger, so those below are silenced.
-    for name in ("client", "decorators", "orm"):
-        logging.getLogger(f"pymilvus.{name}").setLevel(logging.CRITICAL)
+    # Libraries log what they also raise, traceback and all, and pymilvus resets the levels of its
+    # loggers when it is imported. A command says itself what matters.
+    logging.disable(logging.ERROR)
     if version:
         typer.echo(steelyard.__version__)
         raise typer.Exit

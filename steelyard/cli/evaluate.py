@@ -161,8 +161,8 @@ def print_results(name: str, results: list[SystemResult]) -> None:
                 row["system"],
                 *(f"{row[m]:.4f}" for m in ("ndcg@10", "recall@100", "rr@10", "ap")),
                 f"{row['encode_qps']:,.0f}",
-                f"{row['p_value']:.3g}",
+                f"{row['p_value']:.2g}",
             ]
         )
-    columns = ["system", "nDCG@10", "R@100", "RR@10", "AP", "queries/s"]
+    columns = ["system", "nDCG@10", "R@100", "RR@10", "AP", "encode/s"]
     print_rows(name, [*columns, f"p vs {results[0].system.name}"], rows)

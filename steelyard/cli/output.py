@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -84,7 +85,7 @@ def print_pairs(pairs: dict[str, Any]) -> None:
 
 def print_rows(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table, first column left, the others right."""
-    table = Table(title=Text(title), title_justify="left")
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for position, column in enumerate(columns):
         table.add_column(
             column, justify="left" if position == 0 else "right", no_wrap=position == 0

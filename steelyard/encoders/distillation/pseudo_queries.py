@@ -64,9 +64,12 @@ def draw_pseudo_queries(
         text = _window(sentence, documents[source].content, rng)
         drawn.setdefault(text, source)
     inverse = _inverse_document_frequency(documents, stop)
+    weighted: dict[int, list[tuple[str, float]]] = {}
     for _ in range(settings.pseudo_queries):
         source = int(rng.integers(len(documents)))
-        words = _keywords(documents[source].content, inverse, rng)
+        if source not in weighted:
+            weighted[source] = _weighted_words(documents[source].content, inverse)
+        words = _keywords(weighted[source], rng)
         if len(words) >= MIN_KEYWORDS:
             drawn.setdefault(" ".join(words), source)
     for source, sentence in _choose(pool, settings.pseudo_queries, rng):
@@ -114,22 +117,24 @@ def _inverse_document_frequency(
     return lambda word: idf.get(word, 0.0)
 
 
-def _keywords(
-    content: str, inverse: Callable[[str], float], rng: np.random.Generator
-) -> list[str]:
+def _weighted_words(content: str, inverse: Callable[[str], float]) -> list[tuple[str, float]]:
+    """Each telling word of a text once, as it is first spelt, with its idf."""
+    spelling: dict[str, str] = {}
+    for word in _WORD.findall(content):
+        spelling.setdefault(word.lower(), word)
+    return [(spelt, weight) for word, spelt in spelling.items() if (weight := inverse(word)) > 0]
+
+
+def _keywords(words: Sequence[tuple[str, float]], rng: np.random.Generator) -> list[str]:
     """2 to 10 different words of a document, drawn by idf without replacement.
 
     Efraimidis and Spirakis: the words with the largest u^(1/idf), u uniform. Half of the draws
     keep the order of the text, half the order of the draw.
     """
-    spelling: dict[str, str] = {}
-    for word in _WORD.findall(content):
-        spelling.setdefault(word.lower(), word)
-    weights = [(word, weight) for word in spelling if (weight := inverse(word)) > 0]
     low, high = math.log(MIN_KEYWORDS), math.log(MAX_KEYWORDS + 1)
     count = min(MAX_KEYWORDS, int(math.exp(rng.uniform(low, high))))
-    keys = rng.random(len(weights))
-    ranked = sorted(range(len(weights)), key=lambda i: -math.log(keys[i]) / weights[i][1])[:count]
+    keys = rng.random(len(words))
+    ranked = sorted(range(len(words)), key=lambda i: -math.log(keys[i]) / words[i][1])[:count]
     if rng.random() < 0.5:
         ranked.sort()
-    return [spelling[weights[i][0]] for i in ranked]
+    return [words[i][0] for i in ranked]

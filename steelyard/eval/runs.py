@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,9 +53,10 @@ def write_trec(run: Run, path: Path) -> None:
 
 
 def _falling(ranking: Candidates) -> dict[str, float]:
-    scores: dict[str, float] = {}
-    last = np.inf
-    for identifier, score in zip(ranking.ids, ranking.scores.tolist(), strict=True):
-        last = float(min(score, np.nextafter(last, -np.inf)))
-        scores[identifier] = last
-    return scores
+    scores = ranking.scores.tolist()
+    if (np.diff(ranking.scores) < 0).all():
+        return dict(zip(ranking.ids, scores, strict=True))
+    last = math.inf
+    for position, score in enumerate(scores):
+        last = scores[position] = min(score, math.nextafter(last, -math.inf))
+    return dict(zip(ranking.ids, scores, strict=True))

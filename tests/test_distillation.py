@@ -25,7 +25,7 @@ from steelyard.progress import SilentProgress
 from steelyard.types import Document, l2_normalise
 from tests.conftest import SMALL_SETTINGS, Small, scifact_lines
 
-SETTINGS = DistillationSettings(pseudo_queries=150, epochs=2)
+SETTINGS = DistillationSettings(pseudo_queries=450, epochs=2)
 
 
 def real_documents(count: int) -> list[Document]:
@@ -57,7 +57,7 @@ def test_rare_words_are_drawn_more_often() -> None:
     shared = "one two three four five six seven eight nine"
     documents = [Document(str(i), f"{shared} item{i}") for i in range(60)]
     queries = draw_pseudo_queries(
-        documents, replace(SETTINGS, pseudo_queries=60), np.random.default_rng(1)
+        documents, replace(SETTINGS, pseudo_queries=120), np.random.default_rng(1)
     )
     bags = [t for t in queries.texts if 2 <= len(t.split()) <= 4]
     # Drawn evenly, the rare word would be in about three bags of ten.
@@ -156,6 +156,6 @@ def test_a_corpus_too_small_to_learn_from(
             model,
             tokens,
             small.encoder.vocabulary_size,
-            replace(SETTINGS, pseudo_queries=3),
+            replace(SETTINGS, pseudo_queries=9),
             SilentProgress(),
         )

@@ -19,9 +19,10 @@ from steelyard.encoders.distillation.settings import DistillationSettings
 from steelyard.errors import InputError
 from steelyard.types import Document
 
+KINDS = ("sentences", "keywords", "shortened sentences")
 MIN_SENTENCE_WORDS = 3
-MAX_SENTENCE_WORDS = 40
-MIN_WINDOW_WORDS = 10
+MAX_SENTENCE_WORDS = 24
+MIN_WINDOW_WORDS = 6
 MIN_KEYWORDS, MAX_KEYWORDS = 2, 10
 DROPPED_SHARE = 0.2
 
@@ -47,7 +48,7 @@ class PseudoQueries:
 def draw_pseudo_queries(
     documents: Sequence[Document], settings: DistillationSettings, rng: np.random.Generator
 ) -> PseudoQueries:
-    """Draw up to ``settings.pseudo_queries`` of each kind, without repeating a text.
+    """Draw up to ``settings.pseudo_queries``, without repeating a text.
 
     Raises:
         InputError: the corpus has no sentence of three words.
@@ -59,20 +60,21 @@ def draw_pseudo_queries(
             "look-up distillation learns from the corpus's own text: give it a real corpus",
         )
     stop = settings.stop_words
+    each = settings.pseudo_queries // len(KINDS)
     drawn: dict[str, int] = {}
-    for source, sentence in _choose(pool, settings.pseudo_queries, rng):
+    for source, sentence in _choose(pool, each, rng):
         text = _window(sentence, documents[source].content, rng)
         drawn.setdefault(text, source)
     inverse = _inverse_document_frequency(documents, stop)
     weighted: dict[int, list[tuple[str, float]]] = {}
-    for _ in range(settings.pseudo_queries):
+    for _ in range(each):
         source = int(rng.integers(len(documents)))
         if source not in weighted:
             weighted[source] = _weighted_words(documents[source].content, inverse)
         words = _keywords(weighted[source], rng)
         if len(words) >= MIN_KEYWORDS:
             drawn.setdefault(" ".join(words), source)
-    for source, sentence in _choose(pool, settings.pseudo_queries, rng):
+    for source, sentence in _choose(pool, each, rng):
         words = [word for word in _WORD.findall(sentence) if word.lower() not in stop]
         kept = [word for word in words if rng.random() >= DROPPED_SHARE]
         if len(kept) >= MIN_KEYWORDS:

@@ -65,8 +65,8 @@ def distill(
     with progress.stage("draw pseudo-queries"):
         drawn = draw_pseudo_queries(documents, settings, rng)
         tokens = tokenizer.encode(drawn.texts)
-        known = np.flatnonzero(np.diff(tokens.indptr))
-        drawn = drawn.select(rng.permutation(known))
+        known = rng.permutation(np.flatnonzero(np.diff(tokens.indptr)))
+        drawn, tokens = drawn.select(known), tokens.select(known)
         train, rest = _split_by_document(drawn.sources, settings.held_out, rng)
     if not len(rest) or not len(train):
         raise InputError(
@@ -90,7 +90,7 @@ def distill(
     with progress.stage("train the table", steps) as advance:
         trained = train_table(
             start,
-            tokenizer.encode([drawn.texts[i] for i in train]),
+            tokens.select(train),
             targets,
             vectors,
             hard,
@@ -100,7 +100,7 @@ def distill(
             lambda _: advance(1),
         )
     progress.say("loss by epoch: " + " ".join(f"{loss:.3f}" for loss in trained.losses))
-    lookup = LookupTable(trained.rows).encode(tokenizer.encode([drawn.texts[i] for i in rest]))
+    lookup = LookupTable(trained.rows).encode(tokens.select(rest))
     kept = estimate(lookup, taught[rest], vectors, drawn.sources[rest])
     recipe = {
         "method": "look-up distillation",

@@ -13,7 +13,7 @@ class DistillationSettings:
 
     Attributes:
         seed: of everything that is drawn.
-        pseudo_queries: pseudo-queries of each of the three kinds; fewer if the corpus has fewer.
+        pseudo_queries: of all three kinds together, a third each; fewer if the corpus has fewer.
         held_out: about so many pseudo-queries, all of some documents, are kept from training
             for the estimate of quality.
         lean: how far a target leans from the teacher's vector toward its source document.
@@ -27,7 +27,7 @@ class DistillationSettings:
     """
 
     seed: int = 0
-    pseudo_queries: int = 12000
+    pseudo_queries: int = 36000
     held_out: int = 600
     lean: float = 0.2
     temperature_factor: float = 0.4
@@ -35,7 +35,7 @@ class DistillationSettings:
     hard_queries: int = 64
     hard_candidates: int = 16
     batch: int = 512
-    epochs: int = 10
+    epochs: int = 8
     learning_rate: float = 5e-3
     final_learning_rate: float = 0.01
     stop_words: frozenset[str] = ENGLISH

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +65,7 @@ def train_table(
     rows = torch.nn.Parameter(torch.from_numpy(start[used].copy()))
     log_weight = torch.nn.Parameter(torch.zeros(len(used)))
     optimiser = torch.optim.Adam([rows, log_weight], lr=settings.learning_rate, fused=True)
-    flat, indptr = torch.from_numpy(compact.astype(np.int64)), tokens.indptr
+    compacted = replace(tokens, ids=compact.astype(np.int64))
     everything = torch.from_numpy(np.array(documents))
     count = len(targets)
     steps = settings.epochs * math.ceil(count / settings.batch)
@@ -79,12 +79,12 @@ def train_table(
             for group in optimiser.param_groups:
                 cosine = (1 + math.cos(math.pi * done / steps)) / 2
                 group["lr"] = settings.learning_rate * (floor + (1 - floor) * cosine)
-            positions, offsets = _ragged(indptr, batch)
-            ids = flat[torch.from_numpy(positions)]
+            chosen_rows = compacted.select(batch)
+            ids = torch.from_numpy(chosen_rows.ids)
             summed = embedding_bag(
                 ids,
                 rows,
-                torch.from_numpy(offsets),
+                torch.from_numpy(chosen_rows.indptr[:-1]),
                 mode="sum",
                 per_sample_weights=log_weight.exp()[ids],
             )
@@ -115,16 +115,6 @@ def train_table(
     with torch.no_grad():
         table[used] = (rows * log_weight.exp()[:, None]).numpy()
     return TrainedTable(table, losses, len(used))
-
-
-def _ragged(
-    indptr: NDArray[np.int64], rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of the tokens of these rows, one after the other, and where each row begins."""
-    lengths = indptr[rows + 1] - indptr[rows]
-    offsets = np.cumsum(lengths) - lengths
-    positions = np.repeat(indptr[rows] - offsets, lengths) + np.arange(int(lengths.sum()))
-    return positions, offsets
 
 
 def _candidates(

@@ -33,6 +33,15 @@ class TokenRows:
     indptr: NDArray[np.int64]
     truncated: NDArray[np.bool_]
 
+    def select(self, indices: NDArray[np.int64]) -> TokenRows:
+        """The named rows, in the order named."""
+        lengths = self.indptr[indices + 1] - self.indptr[indices]
+        indptr = np.zeros(len(indices) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=indptr[1:])
+        inside = np.arange(int(indptr[-1])) - np.repeat(indptr[:-1], lengths)
+        ids = self.ids[np.repeat(self.indptr[indices], lengths) + inside]
+        return TokenRows(ids, indptr, self.truncated[indices])
+
 
 class PackTokenizer:
     """A pack's tokenizer with one arm's settings.

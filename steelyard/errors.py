@@ -63,6 +63,11 @@ class MissingExtraError(SteelyardError):
         )
 
 
+def first_line(error: Exception) -> str:
+    """What a foreign library says, short enough for a message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
     """Turn a failed import inside the block into an error that names the install line."""

@@ -61,7 +61,7 @@ def other_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     corpus = write_jsonl(folder / "corpus.jsonl", scifact_lines(40))
     pack, report = folder / "pack", folder / "report.json"
     ok("pack", "distill", corpus, "--model", MODEL, "--out", pack, "--seed", 0,
-       "--pseudo-queries", 60, "--epochs", 1, "--shards", folder / "shards",
+       "--pseudo-queries", 180, "--epochs", 1, "--shards", folder / "shards",
        "--json", report)  # fmt: skip
     made = json.loads(report.read_text(encoding="utf-8"))
     assert made["provenance"]["recipe"]["seed"] == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import SCIFACT
 from tests.test_cli import ok
 
 pytestmark = pytest.mark.model
@@ -35,5 +36,17 @@ def test_the_demo_meets_its_figures(tmp_path: Path) -> None:
     assert result["peak_memory_gb"] <= 3
     assert result["agreement"]["same"] == result["agreement"]["queries"] == 5
     assert output.count("score") == 9
+    _smaller_tables_rank_alike(tmp_path, ndcg["lookup"])
     line = next(line for line in output.splitlines() if "search 'your words'" in line)
     assert "--feedback 3" in line
+
+
+def _smaller_tables_rank_alike(folder: Path, expected: float) -> None:
+    """float16 and int8 tables serve the same index, and lose next to nothing."""
+    url = f"milvus-lite://{folder / 'demo' / 'index.db'}?name=demo"
+    for dtype in ("float16", "int8"):
+        pack, report = folder / dtype, folder / f"{dtype}.json"
+        ok("pack", "convert", folder / "demo" / "pack", "--dtype", dtype, "--out", pack)
+        ok("eval", SCIFACT, "--pack", pack, "--to", url, "--systems", "lookup", "--json", report)
+        (row,) = json.loads(report.read_text(encoding="utf-8"))["rows"]
+        assert row["ndcg@10"] == pytest.approx(expected, abs=0.003)

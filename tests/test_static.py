@@ -67,7 +67,7 @@ def test_no_pickle_eval_or_shell() -> None:
     for path in (ROOT / "steelyard").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert not imports(path) & {"pickle", "marshal", "shelve", "dill"}, path
-        assert not re.search(r"\b(eval|exec)\(|shell=True", text), path
+        assert not re.search(r"(?<![.\w])(eval|exec)\(|shell=True", text), path
 
 
 def test_modules_stay_small() -> None:

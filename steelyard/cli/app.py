@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import steelyard
-from steelyard.cli import bench, demo, encode, evaluate, index, pack, search
+from steelyard.cli import bench, demo, encode, evaluate, index, pack, search, tower
 
 app = typer.Typer(
     name="steelyard",
@@ -18,8 +18,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(pack.app, name="pack")
+app.add_typer(tower.app, name="tower")
 app.add_typer(bench.app, name="bench")
 app.command("index")(index.index)
+app.command("encode-documents")(index.encode_documents)
 app.command("encode")(encode.encode)
 app.command("search")(search.search)
 app.command("eval")(evaluate.evaluate_command)

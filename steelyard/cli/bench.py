@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from steelyard.cli.example_corpus import example_corpus
-from steelyard.cli.options import ModelMovedOption, PackOption, PrecisionOption, ShardsOption
+from steelyard.cli.options import (
+    TASK,
+    CausalPrecisionOption,
+    Corpus,
+    DeviceOption,
+    ModelMovedOption,
+    PackOption,
+    PrecisionOption,
+    ShardsOption,
+)
 from steelyard.cli.output import JsonOption, RichProgress, print_rows, write_json
 from steelyard.encoders.distillation.settings import DistillationSettings
 from steelyard.errors import InputError
@@ -34,14 +43,14 @@ def seeds(
     systems: Annotated[str, typer.Option(help="As in 'eval'.")] = DEFAULT_SYSTEMS,
     split: Annotated[str, typer.Option(help="Report test; choose settings on train.")] = "test",
     pseudo_queries: Annotated[
-        int, typer.Option(min=10, help="Of each kind.")
+        int, typer.Option(min=30, help="Of all kinds together.")
     ] = DEFAULTS.pseudo_queries,
     epochs: Annotated[int, typer.Option(min=1)] = DEFAULTS.epochs,
     shards: ShardsOption = None,
     precision: PrecisionOption = "auto",
     json: JsonOption = None,
 ) -> None:
-    """Distil and measure with several seeds, pseudo-queries drawn anew: mean and spread."""
+    """Distill and measure with several seeds, pseudo-queries drawn anew: mean and spread."""
     from steelyard.eval.collection import read_judged
     from steelyard.eval.seeds import run_seeds, spread
     from steelyard.eval.systems import parse_systems
@@ -118,4 +127,81 @@ def query(
         f"tokenising it ({result.single_tokenizer_us:.0f} us)"
     )
     typer.echo(f"importing the query encoder: {result.import_seconds:.2f} s")
+    write_json(result.to_dict(), json)
+
+
+@app.command()
+def table(
+    model: Annotated[str, typer.Option(help="Causal language model, as in 'pack build'.")],
+    adapter: Annotated[str | None, typer.Option(metavar="DIR", help="LoRA adapter.")] = None,
+    task: Annotated[str, typer.Option(help="Of the instruction.")] = TASK,
+    rows: Annotated[int, typer.Option(min=1, help="Tokens to time.")] = 512,
+    precision: CausalPrecisionOption = "auto",
+    device: DeviceOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Table building against reading the prompt anew for every token."""
+    from steelyard.encoders.causal.build import PROMPT_TEMPLATE
+    from steelyard.encoders.causal.tower import CausalEncoder
+    from steelyard.eval.bench_causal import bench_table
+
+    tower = CausalEncoder(model, adapter=adapter, precision=precision, device=device)
+    result = bench_table(tower, PROMPT_TEMPLATE.replace("{task}", task), rows)
+    title = f"{result.rows:,} rows, prompt of {result.prompt_tokens} tokens, {result.precision}"
+    print_rows(
+        title,
+        ["builder", "rows/s"],
+        [
+            ["prompt read once", f"{result.rows_per_second:,.1f}"],
+            ["prompt read for every token", f"{result.naive_rows_per_second:,.1f}"],
+        ],
+    )
+    typer.echo(
+        f"{result.speed_up:.1f} times; rows differ by {result.largest_difference:.1g} at most"
+    )
+    write_json(result.to_dict(), json)
+
+
+@app.command()
+def documents(
+    corpus: Corpus,
+    model: Annotated[str, typer.Option(help="Causal language model, as in 'pack build'.")],
+    adapter: Annotated[str | None, typer.Option(metavar="DIR", help="LoRA adapter.")] = None,
+    max_length: Annotated[int, typer.Option(min=2, help="Tokens of a document.")] = 512,
+    count: Annotated[int, typer.Option(min=1, help="Documents to time.")] = 64,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens in a batch.")] = 4096,
+    precision: CausalPrecisionOption = "auto",
+    device: DeviceOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Document encoding against its bare forward passes, LM head included."""
+    from itertools import islice
+
+    from steelyard.encoders.causal.tower import CausalEncoder
+    from steelyard.eval.bench_causal import bench_documents
+    from steelyard.indexer.readers import open_corpus
+    from steelyard.indexer.validation import ReadDocument, validate
+
+    found = (r for r in validate(open_corpus(corpus).lines(), {}) if isinstance(r, ReadDocument))
+    texts = [read.document.content for read in islice(found, count)]
+    tower = CausalEncoder(
+        model, adapter=adapter, max_length=max_length, precision=precision, device=device
+    )
+    result = bench_documents(tower, texts, batch_tokens=batch_tokens)
+    print_rows(
+        f"{result.documents:,} documents, {result.tokens:,} tokens, {result.precision}",
+        ["encoder", "tokens/s"],
+        [
+            ["document tower", f"{result.tokens_per_second:,.0f}"],
+            ["bare forward passes and LM head", f"{result.bare_tokens_per_second:,.0f}"],
+        ],
+    )
+    typer.echo(f"{result.share:.1%} of the bare passes")
+    bound = f"{result.head_bound_bytes / 1e6:,.1f} MB allowed"
+    if result.head_peak_bytes is None:
+        typer.echo(f"peak memory of the sparse head: unknown on this system, {bound}")
+    else:
+        typer.echo(
+            f"peak memory of the sparse head: {result.head_peak_bytes / 1e6:,.1f} MB, {bound}"
+        )
     write_json(result.to_dict(), json)

@@ -18,8 +18,8 @@ from steelyard.cli.evaluate import print_results, run_systems
 from steelyard.cli.example_corpus import example_corpus
 from steelyard.cli.options import PrecisionOption
 from steelyard.cli.output import JsonOption, RichProgress, console, status, write_json
-from steelyard.cli.pack import summary
 from steelyard.cli.search import print_answer
+from steelyard.cli.summary import summary
 from steelyard.eval.systems import DEFAULT_SYSTEMS, FEEDBACK_DOCUMENTS
 
 if TYPE_CHECKING:

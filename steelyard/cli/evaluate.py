@@ -28,8 +28,12 @@ def evaluate_command(
     pack: PackOption,
     to: EngineOption,
     systems: Annotated[
-        str, typer.Option(help="Comma-separated; the first is the baseline of the test.")
-    ] = DEFAULT_SYSTEMS,
+        str | None,
+        typer.Option(
+            help="Comma-separated; the first is the baseline of the test. "
+            f"Default: {DEFAULT_SYSTEMS}, with the pack's sparse kind."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="qrels/<split>.tsv.")] = "test",
     candidates: Annotated[
         int | None, typer.Option(min=1, help="Candidates of each arm; default: the pack's.")
@@ -54,11 +58,12 @@ def evaluate_command(
     """Measure systems on judged queries: nDCG@10, R@100, RR@10, AP, encoding speed."""
     from steelyard.encoders.pack.files import read_metadata
     from steelyard.eval.collection import read_judged
-    from steelyard.eval.systems import parse_systems
+    from steelyard.eval.systems import default_systems, parse_systems
     from steelyard.plugin.fusion import Fusion
 
-    parsed, judged = parse_systems(systems), read_judged(corpus, split)
-    defaults = read_metadata(pack).fusion
+    metadata = read_metadata(pack)
+    parsed = parse_systems(systems or default_systems(metadata.sparse.kind))
+    judged, defaults = read_judged(corpus, split), metadata.fusion
     method, depth = Fusion.of_pack(defaults, fusion), candidates or defaults.candidates
     if search not in SEARCHES:
         raise InputError(f"unknown --search {search!r}", f"choose one of {', '.join(SEARCHES)}")

@@ -1,7 +1,8 @@
-"""``steelyard index``: a corpus into an engine."""
+"""``steelyard index``: a corpus into an engine; ``encode-documents``: only into shards."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,9 +15,50 @@ from steelyard.cli.options import (
     ModelMovedOption,
     PackOption,
     PrecisionOption,
+    ShardDocumentsOption,
     ShardsOption,
 )
 from steelyard.cli.output import JsonOption, RichProgress, print_pairs, write_json
+
+
+def encode_documents(
+    corpus: Corpus,
+    pack: PackOption,
+    shards: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the Parquet shards.")],
+    metadata: MetadataOption = "",
+    model: ModelMovedOption = None,
+    precision: PrecisionOption = "auto",
+    shard_documents: ShardDocumentsOption = 2048,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens in a batch.")] = 4096,
+    max_rejected: MaxRejectedOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Encode a corpus into Parquet shards: id, texts, dense, sparse_ids, sparse_weights."""
+    from steelyard.encoders.query.encoder import QueryEncoder
+    from steelyard.indexer import build
+    from steelyard.indexer.metadata_fields import parse_fields
+    from steelyard.indexer.readers import open_corpus
+
+    folder, manifest = build.encode_documents(
+        open_corpus(corpus),
+        QueryEncoder.load(pack),
+        RichProgress(),
+        model=model,
+        precision=precision,
+        fields=parse_fields(metadata),
+        shards=shards,
+        shard_documents=shard_documents,
+        batch_tokens=batch_tokens,
+        max_rejected=max_rejected,
+    )
+    result = {
+        "read": manifest.read,
+        "encoded": manifest.encoded,
+        "rejected": manifest.rejected,
+        "shards": str(folder),
+    }
+    print_pairs(result)
+    write_json(result, json)
 
 
 def index(
@@ -27,7 +69,7 @@ def index(
     model: ModelMovedOption = None,
     precision: PrecisionOption = "auto",
     shards: ShardsOption = None,
-    shard_documents: Annotated[int, typer.Option(min=1, help="Documents in a shard.")] = 2048,
+    shard_documents: ShardDocumentsOption = 2048,
     max_rejected: MaxRejectedOption = None,
     keep: Annotated[int, typer.Option(min=0, help="Older generations to keep.")] = 1,
     json: JsonOption = None,

@@ -19,12 +19,23 @@ EngineOption = Annotated[
 ]
 PrecisionOption = Annotated[
     str,
-    typer.Option(help="Document encoder: auto (bfloat16 where native), float32 or bfloat16."),
+    typer.Option(help="Document encoder: auto, float32, bfloat16; float16 for causal models."),
 ]
+CausalPrecisionOption = Annotated[
+    str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.")
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(help="Default: CUDA, then MPS, then CPU; 'auto' spreads over GPUs."),
+]
+TASK = "Given a web search query, retrieve relevant passages that answer the query"
+"""LightRetriever's task for web search: the instruction of who gives none."""
+
 ShardsOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder of encoded documents; default: the cache."),
 ]
+ShardDocumentsOption = Annotated[int, typer.Option(min=1, help="Documents in a shard.")]
 OverwriteOption = Annotated[bool, typer.Option(help="Replace a pack that is there.")]
 ModelMovedOption = Annotated[
     str | None,

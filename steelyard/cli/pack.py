@@ -1,13 +1,14 @@
-"""``steelyard pack``: make, look at, check and convert query packs."""
+"""``steelyard pack``: make, look at, check, convert and export query packs."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from steelyard.cli import build, export
 from steelyard.cli.options import (
     Corpus,
     MaxRejectedOption,
@@ -17,10 +18,14 @@ from steelyard.cli.options import (
     ShardsOption,
 )
 from steelyard.cli.output import JsonOption, RichProgress, console, print_pairs, write_json
+from steelyard.cli.summary import summary
 from steelyard.encoders.distillation.settings import DistillationSettings
-from steelyard.encoders.pack.metadata import PackMetadata
 
-app = typer.Typer(help="Make, look at, check and convert query packs.", no_args_is_help=True)
+app = typer.Typer(
+    help="Make, look at, check, convert and export query packs.", no_args_is_help=True
+)
+app.command("build")(build.build)
+app.command("export")(export.export)
 
 DEFAULTS = DistillationSettings()
 
@@ -32,7 +37,9 @@ def distill(
     corpus: Corpus,
     model: Annotated[
         str,
-        typer.Option(help="Frozen model: sentence-transformers name, folder, installed package."),
+        typer.Option(
+            help="Frozen model: sentence-transformers name or folder, ONNX tower, package."
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="PACK", help="Where the pack goes.")],
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
@@ -40,7 +47,7 @@ def distill(
     k1: Annotated[float, typer.Option(help="BM25: term frequency saturation.")] = 1.2,
     b: Annotated[float, typer.Option(help="BM25: length normalisation, 0 to 1.")] = 0.75,
     pseudo_queries: Annotated[
-        int, typer.Option(min=10, help="Pseudo-queries of each of the three kinds.")
+        int, typer.Option(min=30, help="Pseudo-queries of all three kinds together.")
     ] = DEFAULTS.pseudo_queries,
     epochs: Annotated[int, typer.Option(min=1)] = DEFAULTS.epochs,
     query_prompt: Annotated[
@@ -148,22 +155,3 @@ def convert(
     metadata = convert_pack(pack, out, dtype, overwrite=overwrite)
     print_pairs(summary(metadata))
     write_json(asdict(metadata), json)
-
-
-def summary(metadata: PackMetadata) -> dict[str, Any]:
-    """What a person wants to know of a pack."""
-    dense, sparse, held_out = metadata.dense, metadata.sparse, metadata.provenance.get("held_out")
-    rows = {
-        "pack": f"{metadata.name} ({metadata.pack_id})",
-        "documents by": f"{metadata.document_encoder.kind} {metadata.document_encoder.model}",
-        "dense": f"{dense.rows:,} rows x {dense.dims}, {dense.dtype} ({metadata.spaces.dense})",
-        "instructions": ", ".join(dense.tables),
-        "sparse": f"{sparse.kind}, k1 {sparse.k1}, b {sparse.b} ({metadata.spaces.sparse})",
-        "size": f"{sum(file.bytes for file in metadata.files.values()) / 1e6:,.1f} MB",
-    }
-    if isinstance(held_out, dict):
-        rows["held out"] = (
-            f"{held_out.get('kept', 0):.1%} of the full model's reciprocal rank kept on "
-            f"{held_out.get('queries')} pseudo-queries, cosine {held_out.get('cosine')}"
-        )
-    return rows

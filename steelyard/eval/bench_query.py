@@ -9,13 +9,13 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from steelyard.encoders.documents.protocol import Teacher
+from steelyard.encoders.documents.protocol import FullModel
 from steelyard.encoders.query.encoder import QueryEncoder
+from steelyard.eval.take_turns import take_turns
 
 BATCH_QUERIES = 16384
 SINGLE_QUERIES = 2000
@@ -62,7 +62,7 @@ class QueryBenchmark:
 
 
 def bench_query(
-    encoder: QueryEncoder, texts: Sequence[str], model: Teacher | None = None
+    encoder: QueryEncoder, texts: Sequence[str], model: FullModel | None = None
 ) -> QueryBenchmark:
     """Time query encoding on these texts, repeated to 16,384.
 
@@ -78,8 +78,9 @@ def bench_query(
         for encoding in tokenizer.encode_batch_fast(many, add_special_tokens=False):
             _ = encoding.ids
 
-    tokens, lookup, both = _take_turns(
-        [tokenise, lambda: encoder.encode_dense(many), lambda: encoder.encode_query(many)]
+    tokens, lookup, both = take_turns(
+        [tokenise, lambda: encoder.encode_dense(many), lambda: encoder.encode_query(many)],
+        _ROUNDS,
     )
     singles = many[:SINGLE_QUERIES]
 
@@ -91,12 +92,12 @@ def bench_query(
         for text in singles:
             encoder.encode_query(text)
 
-    one_token, one_query = _take_turns([tokenise_one_by_one, encode_one_by_one])
+    one_token, one_query = take_turns([tokenise_one_by_one, encode_one_by_one], _ROUNDS)
     full_qps = at_256 = None
     if model is not None:
         some = many[:FULL_QUERIES]
         batches = [some[i : i + FULL_BATCH] for i in range(0, len(some), FULL_BATCH)]
-        full, light = _take_turns(
+        full, light = take_turns(
             [
                 lambda: [model.encode_query(batch) for batch in batches],
                 lambda: [encoder.encode_dense(batch) for batch in batches],
@@ -134,15 +135,3 @@ def _import_seconds() -> float:
         for _ in range(3)
     ]
     return statistics.median(map(float, runs))
-
-
-def _take_turns(contenders: Sequence[Callable[[], object]], rounds: int = _ROUNDS) -> list[float]:
-    """Median seconds of each, one warm-up round not counted."""
-    seconds: list[list[float]] = [[] for _ in contenders]
-    for turn in range(rounds + 1):
-        for which, contender in enumerate(contenders):
-            started = time.perf_counter()
-            contender()
-            if turn:
-                seconds[which].append(time.perf_counter() - started)
-    return [statistics.median(values) for values in seconds]

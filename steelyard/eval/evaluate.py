@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steelyard.encoders.documents.batching import encode_in_batches
-from steelyard.encoders.documents.protocol import Teacher
+from steelyard.encoders.documents.protocol import FullModel
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import InputError
 from steelyard.eval.collection import JudgedQueries
@@ -50,7 +50,7 @@ def evaluate(
     judged: JudgedQueries,
     queries: QueryEncoder,
     index: SearchIndex,
-    open_full_model: Callable[[], Teacher],
+    open_full_model: Callable[[], FullModel],
     progress: Progress,
     *,
     fusion: Fusion,
@@ -71,6 +71,13 @@ def evaluate(
     """
     if not systems:
         raise InputError("no system to evaluate")
+    kind = queries.metadata.sparse.kind
+    other = next((s for s in systems if s.sparse not in (None, kind)), None)
+    if other is not None:
+        raise InputError(
+            f"system {other.name!r} wants a {other.sparse} arm, the pack has {kind}",
+            f"write {other.name.replace(str(other.sparse), kind)!r}",
+        )
     texts = [query.text for query in judged.queries]
     encodings = _encode(systems, texts, queries, open_full_model, progress)
     arms = _Arms(index, encodings, candidates)
@@ -104,14 +111,14 @@ class _Encodings:
     seconds: dict[tuple[str | None, bool], float]
 
     def queries_per_second(self, system: System) -> float:
-        return 1 / self.seconds[system.dense, system.sparse]
+        return 1 / self.seconds[system.dense, system.sparse is not None]
 
 
 def _encode(
     systems: Sequence[System],
     texts: list[str],
     queries: QueryEncoder,
-    open_full_model: Callable[[], Teacher],
+    open_full_model: Callable[[], FullModel],
     progress: Progress,
 ) -> _Encodings:
     dense: dict[str, DenseVectors] = {}

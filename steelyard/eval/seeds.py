@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from steelyard.encoders.documents.from_pack import open_dense_encoder
-from steelyard.encoders.documents.protocol import Teacher
+from steelyard.encoders.documents.protocol import FullModel
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import InputError
 from steelyard.eval.collection import JudgedQueries
@@ -68,7 +68,7 @@ def run_seeds(
             made = distill_pack(corpus, seeded, pack, progress, shards=shards)
             queries = QueryEncoder.load(pack)
 
-            def full_model(of: QueryEncoder = queries) -> Teacher:
+            def full_model(of: QueryEncoder = queries) -> FullModel:
                 return open_dense_encoder(of.metadata, precision=job.precision)
 
             results = evaluate(

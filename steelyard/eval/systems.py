@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from steelyard.errors import InputError
 
 FEEDBACK_DOCUMENTS = 3
+SPARSE_KINDS = ("bm25", "lm-head")
 DEFAULT_SYSTEMS = "full,lookup,bm25,full+bm25,lookup+bm25,lookup+bm25+feedback,full+bm25+feedback"
 
 
@@ -17,13 +18,13 @@ class System:
     Attributes:
         name: as the user wrote it.
         dense: ``full`` (the document encoder also encodes the query), ``lookup``, or None.
-        sparse: whether the pack's sparse arm takes part.
+        sparse: kind of the pack's sparse arm if that takes part, or None.
         feedback: whether the best documents' vectors refine the dense query.
     """
 
     name: str
     dense: str | None
-    sparse: bool
+    sparse: str | None
     feedback: bool
 
 
@@ -40,14 +41,27 @@ def parse_systems(text: str) -> list[System]:
     return systems
 
 
+def default_systems(sparse_kind: str) -> str:
+    """The systems that are compared when nobody says, for a pack of this sparse kind."""
+    return DEFAULT_SYSTEMS.replace("bm25", sparse_kind)
+
+
 def _parse(name: str) -> System:
     parts = name.split("+")
-    unknown = [p for p in parts if p not in ("full", "lookup", "bm25", "feedback")]
+    unknown = [p for p in parts if p not in ("full", "lookup", "feedback", *SPARSE_KINDS)]
     dense = [p for p in parts if p in ("full", "lookup")]
+    sparse = [p for p in parts if p in SPARSE_KINDS]
     feedback = "feedback" in parts
-    if unknown or len(dense) > 1 or len(set(parts)) != len(parts) or (feedback and not dense):
+    if (
+        unknown
+        or len(dense) > 1
+        or len(sparse) > 1
+        or len(set(parts)) != len(parts)
+        or (feedback and not dense)
+    ):
         raise InputError(
             f"no system {name!r}",
-            "join full or lookup, bm25, and feedback (which needs a dense arm) with +",
+            "join full or lookup, the pack's sparse kind (bm25, lm-head), and feedback (which "
+            "needs a dense arm) with +",
         )
-    return System(name, dense[0] if dense else None, "bm25" in parts, feedback)
+    return System(name, dense[0] if dense else None, sparse[0] if sparse else None, feedback)

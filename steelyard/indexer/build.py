@@ -1,12 +1,13 @@
-"""The whole indexing job: corpus to shards to engine."""
+"""Whole jobs: corpus to shards, and corpus to shards to engine."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from steelyard.encoders.documents.from_pack import open_document_encoder
-from steelyard.encoders.documents.sentence_transformers import native_precision
+from steelyard.encoders.documents.batching import BATCH_TOKENS
+from steelyard.encoders.documents.from_pack import document_precision, open_document_encoder
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.indexer.encode import SHARD_DOCUMENTS, encode_corpus, plan_encoding
 from steelyard.indexer.load import LoadReport, load_shards
@@ -26,10 +27,9 @@ class IndexReport:
     load: LoadReport
 
 
-def index_corpus(
+def encode_documents(
     corpus: CorpusFile,
     pack: QueryEncoder,
-    engine: Engine,
     progress: Progress,
     *,
     model: str | None = None,
@@ -37,23 +37,25 @@ def index_corpus(
     fields: dict[str, str] | None = None,
     shards: Path | None = None,
     shard_documents: int = SHARD_DOCUMENTS,
+    batch_tokens: int = BATCH_TOKENS,
     max_rejected: int | None = None,
-    keep: int = 1,
-) -> IndexReport:
-    """Encode a corpus with a pack's document encoder and load it into an engine.
+) -> tuple[Path, Manifest]:
+    """Encode a corpus with a pack's document encoder.
 
     Args:
-        corpus: what to index.
-        pack: whose documents' spaces the index will have.
-        engine: where to.
+        corpus: what to encode.
+        pack: whose documents' spaces the shards will have.
         progress: shows the stages.
         model: where the document encoder is now, if not where the pack says.
         precision: of the document encoder.
         fields: declared metadata fields.
-        shards: where the encoded documents go; None is the cache.
+        shards: folder for the shards; None is the cache.
         shard_documents: documents in a shard.
+        batch_tokens: padded tokens in a batch.
         max_rejected: stop when more lines are no documents.
-        keep: older generations to keep in the engine.
+
+    Returns:
+        The shards' folder and its manifest.
     """
     metadata = pack.metadata
     plan = plan_encoding(
@@ -62,19 +64,42 @@ def index_corpus(
         sparse_space=metadata.spaces.sparse,
         vocabulary_size=pack.vocabulary_size,
         dims=pack.dims,
-        precision=native_precision(precision),
+        precision=document_precision(metadata, model=model, precision=precision),
         fields=fields,
         shard_documents=shard_documents,
+        batch_tokens=batch_tokens,
     )
     folder = shards or shards_folder(plan)
     manifest = encode_corpus(
         corpus,
         plan,
-        lambda: open_document_encoder(pack, model=model, precision=precision),
+        lambda: open_document_encoder(pack, model=model, precision=precision, say=progress.say),
         folder,
         progress,
         max_rejected=max_rejected,
     )
-    return IndexReport(
-        folder, manifest, load_shards(manifest, folder, metadata, engine, progress, keep=keep)
-    )
+    return folder, manifest
+
+
+def index_corpus(
+    corpus: CorpusFile,
+    pack: QueryEncoder,
+    engine: Engine,
+    progress: Progress,
+    *,
+    keep: int = 1,
+    **encoding: Any,
+) -> IndexReport:
+    """Encode a corpus with a pack's document encoder and load it into an engine.
+
+    Args:
+        corpus: what to index.
+        pack: whose documents' spaces the index will have.
+        engine: where to.
+        progress: shows the stages.
+        keep: older generations to keep in the engine.
+        encoding: what else ``encode_documents`` takes.
+    """
+    folder, manifest = encode_documents(corpus, pack, progress, **encoding)
+    load = load_shards(manifest, folder, pack.metadata, engine, progress, keep=keep)
+    return IndexReport(folder, manifest, load)

@@ -22,11 +22,10 @@ from steelyard.encoders.documents.bm25 import (
     check_settings,
     count_corpus,
 )
+from steelyard.encoders.documents.open_teacher import open_teacher
 from steelyard.encoders.documents.paired import PairedEncoder
-from steelyard.encoders.documents.sentence_transformers import (
-    SentenceTransformersEncoder,
-    native_precision,
-)
+from steelyard.encoders.documents.protocol import Teacher
+from steelyard.encoders.documents.sentence_transformers import native_precision
 from steelyard.encoders.pack.files import refuse_taken, write_pack
 from steelyard.encoders.pack.metadata import DenseArm, PackMetadata, SparseArm
 from steelyard.encoders.pack.query_tokenizer import QueryTokenizer, query_tokenizer
@@ -129,7 +128,7 @@ def distill_pack(
     refuse_taken(out, overwrite)
     with progress.stage("open the model"):
         given = {"query": job.query_prompt, "document": job.document_prompt}
-        teacher = SentenceTransformersEncoder(
+        teacher = open_teacher(
             job.model,
             revision=job.revision,
             precision=job.precision,
@@ -208,7 +207,7 @@ def _texts(corpus: CorpusFile, fields: Mapping[str, str]) -> Iterator[str]:
 
 def _metadata(
     job: DistillationJob,
-    teacher: SentenceTransformersEncoder,
+    teacher: Teacher,
     tokenizer: QueryTokenizer,
     statistics: CorpusStatistics,
 ) -> PackMetadata:

@@ -2,38 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from steelyard.encoders.causal import tower as causal
+from steelyard.encoders.causal.model import resolve_precision
+from steelyard.encoders.causal.source import locate_causal_model
+from steelyard.encoders.causal.tower import CausalEncoder
 from steelyard.encoders.documents import bm25, sentence_transformers
 from steelyard.encoders.documents.bm25 import Bm25Encoder
+from steelyard.encoders.documents.onnx import encoder as onnx
+from steelyard.encoders.documents.onnx.encoder import OnnxEncoder
 from steelyard.encoders.documents.paired import PairedEncoder
-from steelyard.encoders.documents.protocol import DocumentEncoder, Teacher
-from steelyard.encoders.documents.sentence_transformers import SentenceTransformersEncoder
+from steelyard.encoders.documents.protocol import DocumentEncoder, FullModel
+from steelyard.encoders.documents.sentence_transformers import (
+    SentenceTransformersEncoder,
+    native_precision,
+)
 from steelyard.encoders.pack.metadata import PackMetadata
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.encoders.query.tokenizer import PackTokenizer
 from steelyard.errors import PackError
 
+KINDS = (sentence_transformers.KIND, onnx.KIND, causal.KIND)
+
 
 def open_dense_encoder(
-    metadata: PackMetadata, *, model: str | None = None, precision: str = "auto"
-) -> Teacher:
+    metadata: PackMetadata,
+    *,
+    model: str | None = None,
+    precision: str = "auto",
+    say: Callable[[str], None] | None = None,
+) -> FullModel:
     """The full model behind a pack's dense arm.
 
     Args:
         metadata: of the pack.
         model: where the model is now, if not where the pack says.
-        precision: see ``SentenceTransformersEncoder``.
+        precision: see ``SentenceTransformersEncoder`` and ``open_causal_model``.
+        say: told what a user should know while encoding.
 
     Raises:
         PackMismatchError: the model found is not the one the pack was made for.
     """
     spec = metadata.document_encoder
-    if spec.kind != sentence_transformers.KIND:
-        raise PackError(
-            f"the pack's document encoder is of kind {spec.kind!r}, this version opens "
-            f"{sentence_transformers.KIND!r}",
-            "upgrade steelyard",
+    if spec.kind == causal.KIND:
+        return CausalEncoder.from_pack(metadata, model=model, precision=precision, say=say)
+    if spec.kind == sentence_transformers.KIND:
+        return SentenceTransformersEncoder.from_spec(spec, model=model, precision=precision)
+    if spec.kind == onnx.KIND:
+        return OnnxEncoder.from_spec(spec, model=model, precision=precision)
+    raise PackError(
+        f"the pack's document encoder is of kind {spec.kind!r}, this version opens "
+        f"{', '.join(KINDS)}",
+        "upgrade steelyard",
+    )
+
+
+def document_precision(
+    metadata: PackMetadata, *, model: str | None = None, precision: str = "auto"
+) -> str:
+    """What ``precision`` means for a pack's document encoder here, without opening it."""
+    spec = metadata.document_encoder
+    if spec.kind == causal.KIND:
+        files = locate_causal_model(
+            model or spec.model,
+            adapter=spec.adapter,
+            gguf_file=None if model else spec.gguf_file,
+            revision=spec.revision,
         )
-    return SentenceTransformersEncoder.from_spec(spec, model=model, precision=precision)
+        return resolve_precision(files, precision)
+    return OnnxEncoder.precision if spec.kind == onnx.KIND else native_precision(precision)
 
 
 def open_sparse_encoder(pack: QueryEncoder) -> Bm25Encoder:
@@ -62,10 +100,14 @@ def open_sparse_encoder(pack: QueryEncoder) -> Bm25Encoder:
 
 
 def open_document_encoder(
-    pack: QueryEncoder, *, model: str | None = None, precision: str = "auto"
+    pack: QueryEncoder,
+    *,
+    model: str | None = None,
+    precision: str = "auto",
+    say: Callable[[str], None] | None = None,
 ) -> DocumentEncoder:
-    """Both arms' document side, as ``open_dense_encoder`` and ``open_sparse_encoder`` open it."""
-    return PairedEncoder(
-        open_dense_encoder(pack.metadata, model=model, precision=precision),
-        open_sparse_encoder(pack),
-    )
+    """Both arms' document side; arguments as of ``open_dense_encoder``."""
+    dense = open_dense_encoder(pack.metadata, model=model, precision=precision, say=say)
+    if pack.metadata.sparse.kind == causal.LM_HEAD:
+        return dense
+    return PairedEncoder(dense, open_sparse_encoder(pack))

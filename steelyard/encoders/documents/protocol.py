@@ -26,8 +26,8 @@ class DocumentEncoder(Protocol):
         """What each text costs, in tokens after cutting ``[n]``: batches are sorted by it."""
 
 
-class Teacher(DocumentEncoder, Protocol):
-    """A frozen embedding model whose query side can be distilled into a look-up table."""
+class FullModel(DocumentEncoder, Protocol):
+    """A document encoder that also encodes queries: what a look-up stands in for."""
 
     @property
     def spec(self) -> DocumentEncoderSpec:
@@ -37,11 +37,19 @@ class Teacher(DocumentEncoder, Protocol):
     def dims(self) -> int:
         """Length of its vectors."""
 
-    def tokenizer_json(self) -> str:
-        """The model's own tokenizer.json."""
+    @property
+    def precision(self) -> str:
+        """What its matrix products run in: ``float32``, ``bfloat16`` or ``float16``."""
 
     def encode_query(self, texts: Sequence[str]) -> DenseVectors:
         """The full model's query vectors ``[n, d]``, with its query prompt."""
+
+
+class Teacher(FullModel, Protocol):
+    """A frozen embedding model whose query side can be distilled into a look-up table."""
+
+    def tokenizer_json(self) -> str:
+        """The model's own tokenizer.json."""
 
     def encode_tokens(self, ids: NDArray[np.int64]) -> DenseVectors:
         """Vectors ``[n, d]`` of single vocabulary entries, special tokens put around each."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from steelyard.encoders.documents.model_source import locate_model
 from steelyard.encoders.pack.metadata import DocumentEncoderSpec
 from steelyard.encoders.pack.spaces import DenseSpace
-from steelyard.errors import InputError, PackMismatchError, needs_extra
+from steelyard.errors import InputError, PackMismatchError, first_line, needs_extra
 from steelyard.types import DenseVectors, DocumentVectors
 
 KIND = "sentence-transformers"
@@ -199,9 +199,8 @@ def _open(source: str, revision: str | None, device: str | None) -> Any:
     try:
         return SentenceTransformer(source, revision=revision, device=device)
     except Exception as error:  # whatever a foreign folder makes the libraries raise
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"cannot open the model {source!r}: {first_line:.200}",
+            f"cannot open the model {source!r}: {first_line(error)}",
             "give a sentence-transformers name, a model folder, or an installed package",
         ) from error
 

@@ -35,8 +35,7 @@ queries.dense, queries.sparse
 | document encoder | {encoder.kind}, `{encoder.model}`, {encoder.pooling} pooling, \
 {encoder.max_length} tokens |
 | dense | {dense.rows:,} rows x {dense.dims}, {dense.dtype} |
-| sparse | {sparse.kind}, over {sparse.documents if sparse.documents is not None else "?"} \
-documents |
+| sparse | {sparse.describe()} |
 | licence | {metadata.licence or "not stated: see the document encoder's and the corpus's"} |
 
 Instructions (one table each):

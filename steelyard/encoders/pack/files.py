@@ -7,9 +7,6 @@ sees the whole pack or none. Reading checks every size and, unless told not to, 
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from steelyard.encoders.folder_swap import new_folder
 from steelyard.encoders.pack.card import model_card
 from steelyard.encoders.pack.metadata import FileEntry, PackMetadata
 from steelyard.encoders.pack.tensors import map_tensors
@@ -69,9 +67,7 @@ def write_pack(
 
     path = Path(path)
     refuse_taken(path, overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
+    with new_folder(path) as temporary:
         (temporary / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
         save_file({k: np.ascontiguousarray(v) for k, v in tables.items()}, temporary / DENSE)
         save_file({"query_weight": np.ascontiguousarray(query_weights)}, temporary / SPARSE)
@@ -79,12 +75,6 @@ def write_pack(
         (temporary / PACK_JSON).write_text(sealed.to_json(), encoding="utf-8")
         (temporary / CARD).write_text(model_card(sealed), encoding="utf-8")
         read_pack(temporary)
-        for file in temporary.iterdir():
-            _fsync(file)
-        temporary.chmod(0o755)
-        _swap(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return sealed
 
 
@@ -151,32 +141,6 @@ def refuse_taken(path: Path, overwrite: bool) -> None:
         raise InputError(f"{path} exists and is not a query pack", "choose another place")
     if not overwrite:
         raise InputError(f"{path} already holds a query pack", "add --overwrite to replace it")
-
-
-def _swap(temporary: Path, path: Path) -> None:
-    """Put ``temporary`` in the place of ``path``; the old pack is moved away first."""
-    if path.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-        path.rename(old / "pack")
-        try:
-            temporary.rename(path)
-        except OSError:
-            (old / "pack").rename(path)
-            raise
-        finally:
-            if path.exists():
-                shutil.rmtree(old)
-    else:
-        temporary.rename(path)
-    _fsync(path.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check_file(path: Path, entry: FileEntry | None, *, verify: bool) -> None:

@@ -12,6 +12,8 @@ from steelyard.errors import PackError
 
 FORMAT = 1
 TABLE_DTYPES = ("float32", "float16", "int8")
+COUNTED = "bm25"
+"""The sparse kind whose document weights come from counting tokens, not from a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class DocumentEncoderSpec:
     """The heavy tower that made the documents' vectors: enough to open it again.
 
     ``model`` is a name, a folder or an installed package; ``prompts`` are keyed ``document``
-    and ``query``.
+    and ``query``. ``adapter``, ``gguf_file`` and ``lowercase`` are a causal model's.
     """
 
     kind: str
@@ -29,6 +31,9 @@ class DocumentEncoderSpec:
     pooling: str
     prompts: dict[str, str]
     max_length: int
+    adapter: str | None = None
+    gguf_file: str | None = None
+    lowercase: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class SparseArm:
     """The sparse half: a weight a token, and what the documents' weights were made with.
 
     Attributes:
-        kind: ``bm25`` (query weight = idf).
+        kind: ``bm25`` (query weight = idf) or ``lm-head`` (query weight = 1: counts).
         scale: factor between a weight and the integer impact that engines store.
         text_prefix: put before a text before it is tokenised.
         query_max_tokens: longer queries are cut and flagged.
@@ -81,6 +86,13 @@ class SparseArm:
     b: float | None = None
     avgdl: float | None = None
     documents: int | None = None
+
+    def describe(self) -> str:
+        """In a few words, for people."""
+        kept = "all terms" if self.max_terms is None else f"{self.max_terms} terms a document"
+        counted = "" if self.k1 is None else f", k1 {self.k1}, b {self.b}"
+        over = "" if self.documents is None else f", idf of {self.documents:,} documents"
+        return f"{self.kind}{counted}, {kept}{over}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +168,15 @@ class PackMetadata:
             k1=sparse.k1,
             b=sparse.b,
             avgdl=sparse.avgdl,
+            encoder=self._sparse_encoder(),
         )
+
+    def _sparse_encoder(self) -> str | None:
+        """What a model's sparse weights depend on; counted ones depend on no model."""
+        if self.sparse.kind == COUNTED:
+            return None
+        encoder = self.document_encoder
+        return f"{encoder.weights}/{encoder.prompts.get('document', '')}/{encoder.max_length}"
 
     def sealed(self, files: dict[str, FileEntry]) -> PackMetadata:
         """The same with file checksums, space ids and the pack id filled in."""

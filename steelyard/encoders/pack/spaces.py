@@ -56,13 +56,15 @@ class SparseSpace:
 
     Attributes:
         vocabulary: hash of the tokenizer (``vocabulary_hash``).
-        kind: ``bm25``.
+        kind: ``bm25`` or ``lm-head``.
         scale: factor between a weight and the integer impact that engines store.
         text_prefix: put before a text that is tokenised.
         max_terms: heaviest terms kept a document; None keeps all.
         k1: BM25's term frequency saturation.
         b: BM25's length normalisation, 0 to 1.
         avgdl: mean document length in tokens, frozen for a generation.
+        encoder: weights, document prompt and length limit of the model that makes the weights;
+            None where they are counted.
     """
 
     vocabulary: str
@@ -73,6 +75,7 @@ class SparseSpace:
     k1: float | None = None
     b: float | None = None
     avgdl: float | None = None
+    encoder: str | None = None
 
     @property
     def id(self) -> str:

@@ -1,0 +1,1 @@
+"""Causal language models as document towers, and their query tables (LightRetriever)."""

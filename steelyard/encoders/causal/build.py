@@ -1,0 +1,236 @@
+"""A causal model to a query pack: one table an instruction, counts for the sparse arm."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steelyard.config import cache_dir
+from steelyard.encoders.causal.table import TableRows
+from steelyard.encoders.causal.tower import DEFAULT_MAX_TERMS, LM_HEAD, CausalEncoder
+from steelyard.encoders.pack.files import refuse_taken, write_pack
+from steelyard.encoders.pack.metadata import DenseArm, PackMetadata, SparseArm
+from steelyard.encoders.pack.spaces import short_hash, vocabulary_hash
+from steelyard.encoders.query.tables import check_dtype, table_tensors
+from steelyard.encoders.query.tokenizer import load_tokenizer
+from steelyard.errors import InputError, SteelyardError
+from steelyard.progress import Progress
+
+DEFAULT_TABLE = "default"
+PROMPT_TEMPLATE = "Instruct: {task}\nQuery: "
+"""LightRetriever's, section 1. It stands before queries only; documents have none."""
+
+SPARSE_TEXT_PREFIX = " "
+QUERY_MAX_TOKENS = 512
+IMPACT_SCALE = 100.0
+CHUNK_ROWS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class BuildJob:
+    """What to build.
+
+    Attributes:
+        model, adapter, gguf_file, revision: of the tower; see ``CausalEncoder``.
+        tasks: instruction name -> task; the first is the pack's default.
+        prompt_template: how a task becomes a prompt; ``{task}`` is replaced.
+        sparse: kind of the sparse arm: ``lm-head``.
+        max_length: documents are cut to this many tokens.
+        dims: first components of the vectors to keep (MRL); None keeps all.
+        max_terms: heaviest terms a document; None keeps all.
+        query_max_tokens: longer queries are cut and flagged.
+        lowercase: lower-case all texts.
+        dtype: of the tables: float32, float16 or int8.
+        precision, device: see ``open_causal_model``.
+        name, licence: of the pack.
+    """
+
+    model: str
+    tasks: dict[str, str]
+    adapter: str | None = None
+    gguf_file: str | None = None
+    revision: str | None = None
+    prompt_template: str = PROMPT_TEMPLATE
+    sparse: str = LM_HEAD
+    max_length: int = 512
+    dims: int | None = None
+    max_terms: int | None = DEFAULT_MAX_TERMS
+    query_max_tokens: int = QUERY_MAX_TOKENS
+    lowercase: bool = True
+    dtype: str = "float32"
+    precision: str = "auto"
+    device: str | None = None
+    name: str = ""
+    licence: str = ""
+    prompts: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Refuse settings now rather than after hours of work."""
+        check_dtype(self.dtype)
+        if self.sparse != LM_HEAD:
+            raise InputError(f"unknown sparse kind {self.sparse!r}", f"choose {LM_HEAD}")
+        if not self.tasks:
+            raise InputError("no instruction", "give --task 'what a query asks for'")
+        if "{task}" not in self.prompt_template:
+            raise InputError(
+                f"the prompt template {self.prompt_template!r} has no {{task}}",
+                f"for example {PROMPT_TEMPLATE!r}",
+            )
+        for name in self.tasks:
+            if not name.replace("-", "").replace("_", "").isalnum():
+                raise InputError(
+                    f"instruction name {name!r}", "letters, digits, hyphen and underscore only"
+                )
+        prompts = {n: self.prompt_template.replace("{task}", t) for n, t in self.tasks.items()}
+        object.__setattr__(self, "prompts", prompts)
+
+
+def build_pack(
+    job: BuildJob,
+    out: Path,
+    progress: Progress,
+    *,
+    work: Path | None = None,
+    overwrite: bool = False,
+) -> PackMetadata:
+    """Build the tables of all instructions and write the pack.
+
+    Finished rows are kept in ``work`` until the pack is written, so that a killed job goes on.
+
+    Args:
+        job: what to build.
+        out: the pack's folder.
+        progress: shows the stages.
+        work: where finished rows go meanwhile; None is a folder of the cache, named by
+            everything the rows depend on.
+        overwrite: replace a pack that is there.
+
+    Raises:
+        InputError: the model or a setting cannot be used.
+        SteelyardError: the model gives NaN or infinite rows.
+    """
+    refuse_taken(out, overwrite)
+    default = next(iter(job.tasks))
+    with progress.stage("open the model"):
+        tower = CausalEncoder(
+            job.model,
+            adapter=job.adapter,
+            gguf_file=job.gguf_file,
+            revision=job.revision,
+            max_length=job.max_length,
+            dims=job.dims,
+            max_terms=job.max_terms,
+            query_prompt=job.prompts[default],
+            lowercase=job.lowercase,
+            precision=job.precision,
+            device=job.device,
+            say=progress.say,
+        )
+    tokens = tower.tokens
+    load_tokenizer(tokens.text, job.model, tokens.rows)
+    tensors = {}
+    finished: list[Path] = []
+    for name, prompt in job.prompts.items():
+        key = short_hash([tower.spec.weights, prompt, tower.precision, tokens.rows])
+        folder = (work or cache_dir() / "tables") / key
+        finished.append(folder)
+        with progress.stage(f"table {name!r}", tokens.rows) as advance:
+            rows = _table(tower, prompt, folder, advance)
+        tensors.update(table_tensors(rows[:, : tower.dims], job.dtype, name))
+    ignored = [] if tokens.pad is None else [tokens.pad]
+    metadata = PackMetadata(
+        name=job.name or f"{Path(job.model).name}-lookup",
+        vocabulary=vocabulary_hash(tokens.text),
+        document_encoder=tower.spec,
+        dense=DenseArm(
+            dims=tower.dims,
+            rows=tokens.rows,
+            dtype=job.dtype,
+            tables=job.prompts,
+            default_table=default,
+            text_prefix="",
+            query_max_tokens=job.query_max_tokens,
+            ignored_ids=ignored,
+        ),
+        sparse=SparseArm(
+            kind=LM_HEAD,
+            scale=IMPACT_SCALE,
+            text_prefix=SPARSE_TEXT_PREFIX,
+            query_max_tokens=job.query_max_tokens,
+            max_terms=job.max_terms,
+            ignored_ids=[],
+        ),
+        provenance={
+            "recipe": {"method": "LightRetriever table", "tasks": job.tasks},
+            "document_precision": tower.precision,
+            "made_tokens": list(tokens.made),
+        },
+        licence=job.licence,
+    )
+    counts = np.ones(tokens.rows, dtype=np.float32)
+    sealed = write_pack(out, metadata, tokens.text, tensors, counts, overwrite=overwrite)
+    for folder in finished:
+        _forget(folder)
+    return sealed
+
+
+def _table(
+    tower: CausalEncoder, prompt: str, folder: Path, advance: Callable[[int], None]
+) -> NDArray[np.float32]:
+    """All rows ``[V, hidden size]`` of one instruction; chunks that are there are read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    total = tower.tokens.rows
+    table = np.empty((total, tower.model.dims), dtype=np.float32)
+    maker: TableRows | None = None
+    for first in range(0, total, CHUNK_ROWS):
+        ids = np.arange(first, min(first + CHUNK_ROWS, total))
+        path = folder / f"rows-{first:08d}.npy"
+        chunk = _finished(path, (len(ids), tower.model.dims))
+        if chunk is None:
+            maker = maker or TableRows(tower.model, tower.tokens, prompt)
+            chunk = maker.rows(ids, advance)
+            bad = ~np.isfinite(chunk).all(axis=1)
+            if bad.any():
+                # A masked NaN is still NaN: one bad row spoils those that shared its sequence.
+                chunk[bad] = np.concatenate([maker.rows(ids[[i]]) for i in np.flatnonzero(bad)])
+                bad = ~np.isfinite(chunk).all(axis=1)
+            if bad.any():
+                raise SteelyardError(
+                    f"{int(bad.sum())} of {len(ids)} rows are NaN or infinite, the first is that "
+                    f"of token {int(ids[bad][0])}",
+                    "use a wider --precision, or check the model's weights",
+                )
+            _keep(path, chunk)
+        else:
+            advance(len(ids))
+        table[ids] = chunk
+    return table
+
+
+def _finished(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
+    """A chunk that an earlier run left whole."""
+    try:
+        chunk: NDArray[np.float32] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return chunk if chunk.shape == shape and chunk.dtype == np.float32 else None
+
+
+def _keep(path: Path, chunk: NDArray[np.float32]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as stream:
+        np.save(stream, chunk, allow_pickle=False)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def _forget(folder: Path) -> None:
+    for file in folder.glob("*.npy"):
+        file.unlink()
+    folder.rmdir()

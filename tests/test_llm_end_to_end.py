@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from steelyard.encoders.causal.table import naive_rows
 from steelyard.encoders.causal.tower import CausalEncoder
 from steelyard.encoders.query.encoder import QueryEncoder
-from steelyard.eval.bench_causal import naive_rows
 from steelyard.indexer.shards import read_shard
 from tests.conftest import ROOT
 from tests.test_cli import ok
@@ -84,7 +84,8 @@ def test_the_table_is_the_models(built: Built) -> None:
     encoder = QueryEncoder.load(built.pack)
     tower = CausalEncoder(MODEL, precision="bfloat16")
     ids = np.arange(5, VOCABULARY, 4001)
-    expected = naive_rows(tower, encoder.metadata.dense.tables["default"], ids)
+    prompt = encoder.metadata.dense.tables["default"]
+    expected = naive_rows(tower.model, tower.tokens, prompt, ids)
     found = np.asarray(encoder.tables["default"].rows[ids])
     cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1)
     assert (cosine / np.linalg.norm(expected, axis=1)).min() > 0.999

@@ -14,7 +14,15 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from tests.conftest import scifact_lines
 
 SPECIALS = ["<unk>", "<s>", "</s>"]
-FAMILIES = ("llama", "qwen3", "mistral", "gemma2")
+FAMILIES = ("llama", "llama3-rope", "qwen3", "mistral", "gemma2")
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 HIDDEN = 32
 SPARE_ROWS = 5
 
@@ -81,6 +89,8 @@ def write_model(folder: Path, family: str = "llama", **changes: Any) -> Path:
         "tie_word_embeddings": False,
         **changes,
     }
+    if family == "llama3-rope":
+        family, settings["rope_parameters"] = "llama", LLAMA3_ROPE
     config = transformers.AutoConfig.for_model(family, **settings)
     torch.manual_seed(3)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)

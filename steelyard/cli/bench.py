@@ -11,6 +11,7 @@ import typer
 from steelyard.cli.example_corpus import example_corpus
 from steelyard.cli.options import (
     TASK,
+    AdapterMovedOption,
     CausalPrecisionOption,
     Corpus,
     DeviceOption,
@@ -95,7 +96,9 @@ def query(
     ] = None,
     full: Annotated[bool, typer.Option(help="Also time the full model.")] = True,
     model: ModelMovedOption = None,
+    adapter: AdapterMovedOption = None,
     precision: PrecisionOption = "auto",
+    device: DeviceOption = None,
     json: JsonOption = None,
 ) -> None:
     """Query encoding against its own tokenizer and against the full model."""
@@ -107,7 +110,11 @@ def query(
     encoder = QueryEncoder.load(pack)
     found, _ = read_queries(queries or example_corpus() / "queries.jsonl")
     teacher = (
-        open_dense_encoder(encoder.metadata, model=model, precision=precision) if full else None
+        open_dense_encoder(
+            encoder.metadata, model=model, adapter=adapter, precision=precision, device=device
+        )
+        if full
+        else None
     )
     result = bench_query(encoder, [q.text for q in found], teacher)
     rows = [

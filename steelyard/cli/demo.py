@@ -102,7 +102,7 @@ def demo(
         fusion=fusion,
         candidates=CANDIDATES,
         feedback=FEEDBACK_DOCUMENTS,
-        precision=precision,
+        tower={"precision": precision},
     )
     print_results(judged.name, results)
 

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from steelyard.cli.options import EngineOption, ModelMovedOption, PackOption, PrecisionOption
+from steelyard.cli.options import (
+    AdapterMovedOption,
+    DeviceOption,
+    EngineOption,
+    ModelMovedOption,
+    PackOption,
+    PrecisionOption,
+)
 from steelyard.cli.output import JsonOption, RichProgress, print_rows, status, write_json
 from steelyard.errors import EngineError, InputError
 from steelyard.eval.systems import DEFAULT_SYSTEMS
@@ -52,7 +59,9 @@ def evaluate_command(
         Path | None, typer.Option(metavar="DIR", help="Write a TREC run file a system here.")
     ] = None,
     model: ModelMovedOption = None,
+    adapter: AdapterMovedOption = None,
     precision: PrecisionOption = "auto",
+    device: DeviceOption = None,
     json: JsonOption = None,
 ) -> None:
     """Measure systems on judged queries: nDCG@10, R@100, RR@10, AP, encoding speed."""
@@ -76,8 +85,7 @@ def evaluate_command(
         candidates=depth,
         feedback=feedback,
         exact=search == "exact",
-        model=model,
-        precision=precision,
+        tower={"model": model, "adapter": adapter, "precision": precision, "device": device},
     )
     if runs is not None:
         from steelyard.eval.runs import write_trec
@@ -109,8 +117,7 @@ def run_systems(
     to: str,
     *,
     exact: bool = True,
-    model: str | None = None,
-    precision: str = "auto",
+    tower: dict[str, Any],
     **settings: Any,
 ) -> list[SystemResult]:
     """Open pack and engine, and evaluate.
@@ -119,7 +126,7 @@ def run_systems(
         systems, judged: what to measure on what.
         pack, to: the query pack's folder and the engine's URL.
         exact: search the stored vectors in memory; else ask the engine.
-        model, precision: of the full model.
+        tower: of the full model: what ``open_dense_encoder`` takes.
         settings: ``fusion``, ``candidates`` and ``feedback`` of ``evaluate``.
     """
     from steelyard.encoders.documents.from_pack import open_dense_encoder
@@ -148,7 +155,7 @@ def run_systems(
             judged,
             queries,
             index,
-            lambda: open_dense_encoder(queries.metadata, model=model, precision=precision),
+            lambda: open_dense_encoder(queries.metadata, **tower),
             progress,
             **settings,
         )

@@ -41,6 +41,10 @@ ModelMovedOption = Annotated[
     str | None,
     typer.Option("--model", help="Where the document encoder is now, if it has moved."),
 ]
+AdapterMovedOption = Annotated[
+    str | None,
+    typer.Option("--adapter", metavar="DIR", help="Where its LoRA adapter is now, if moved."),
+]
 MetadataOption = Annotated[
     str,
     typer.Option("--metadata", help="Declared metadata fields, e.g. 'price:float,brand:keyword'."),

@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steelyard.encoders.causal.sparse_head import max_logits
-from steelyard.encoders.causal.table import TableRows
+from steelyard.encoders.causal.sparse_head import sparse_head
+from steelyard.encoders.causal.table import NAIVE_BATCH, TableRows, naive_rows
 from steelyard.encoders.causal.tower import CausalEncoder
 from steelyard.encoders.documents.batching import BATCH_TOKENS, length_batches
 from steelyard.errors import InputError
 from steelyard.eval.peak_memory import peak_memory
 from steelyard.eval.take_turns import take_turns
-
-NAIVE_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +62,6 @@ class DocumentsBenchmark:
         return asdict(self)
 
 
-def naive_rows(tower: CausalEncoder, prompt: str, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Rows made as the official code makes them: prompt and token read together, every time."""
-    import torch
-
-    before = tower.tokens.prompt_ids(prompt)
-    batch = torch.tensor([[*before, 0, tower.tokens.eos]]).repeat(len(ids), 1)
-    batch[:, -2] = torch.from_numpy(ids)
-    with torch.inference_mode():
-        hidden = tower.model.backbone(
-            input_ids=batch.to(tower.model.device), use_cache=False
-        ).last_hidden_state
-    rows: NDArray[np.float32] = hidden[:, -1].float().cpu().numpy()
-    return rows
-
-
 def bench_table(
     tower: CausalEncoder, prompt: str, rows: int, *, rounds: int = 3
 ) -> TableBenchmark:
@@ -99,7 +82,9 @@ def bench_table(
 
     def naive() -> None:
         parts = [ids[i : i + NAIVE_BATCH] for i in range(0, len(ids), NAIVE_BATCH)]
-        made["naive"] = np.concatenate([naive_rows(tower, prompt, part) for part in parts])
+        made["naive"] = np.concatenate(
+            [naive_rows(tower.model, tower.tokens, prompt, part) for part in parts]
+        )
 
     fast, slow = take_turns([shared, naive], rounds)
     return TableBenchmark(
@@ -180,10 +165,10 @@ def _head_memory(tower: CausalEncoder, lengths: list[int]) -> tuple[int | None, 
     counts = [length - 2 for length in lengths]
     hidden = torch.randn(sum(counts), tower.model.dims, device=tower.model.device)
     hidden = hidden.to(getattr(torch, tower.precision))
-    arguments = (tower.model.head, tower.vocabulary_size, tower.slice_tokens)
+    arguments = (tower.model, tower.vocabulary_size, tower.max_terms, tower.slice_tokens)
     with torch.inference_mode():
-        max_logits(hidden[:2], [1, 1], *arguments)
+        sparse_head(hidden, counts, *arguments)  # libraries take their own buffers once
         with peak_memory(str(tower.model.device)) as measured:
-            max_logits(hidden, counts, *arguments)
+            sparse_head(hidden, counts, *arguments)
     bound = (tower.slice_tokens + 2 * len(counts)) * tower.vocabulary_size * 4
     return measured.extra_bytes, bound

@@ -33,7 +33,9 @@ def encode_documents(
     progress: Progress,
     *,
     model: str | None = None,
+    adapter: str | None = None,
     precision: str = "auto",
+    device: str | None = None,
     fields: dict[str, str] | None = None,
     shards: Path | None = None,
     shard_documents: int = SHARD_DOCUMENTS,
@@ -46,8 +48,8 @@ def encode_documents(
         corpus: what to encode.
         pack: whose documents' spaces the shards will have.
         progress: shows the stages.
-        model: where the document encoder is now, if not where the pack says.
-        precision: of the document encoder.
+        model, adapter: where the document encoder is now, if not where the pack says.
+        precision, device: of the document encoder.
         fields: declared metadata fields.
         shards: folder for the shards; None is the cache.
         shard_documents: documents in a shard.
@@ -64,7 +66,9 @@ def encode_documents(
         sparse_space=metadata.spaces.sparse,
         vocabulary_size=pack.vocabulary_size,
         dims=pack.dims,
-        precision=document_precision(metadata, model=model, precision=precision),
+        precision=document_precision(
+            metadata, model=model, adapter=adapter, precision=precision, device=device
+        ),
         fields=fields,
         shard_documents=shard_documents,
         batch_tokens=batch_tokens,
@@ -73,7 +77,14 @@ def encode_documents(
     manifest = encode_corpus(
         corpus,
         plan,
-        lambda: open_document_encoder(pack, model=model, precision=precision, say=progress.say),
+        lambda: open_document_encoder(
+            pack,
+            model=model,
+            adapter=adapter,
+            precision=precision,
+            device=device,
+            say=progress.say,
+        ),
         folder,
         progress,
         max_rejected=max_rejected,

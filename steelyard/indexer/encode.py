@@ -6,17 +6,15 @@ job that was killed continues to byte-identical shards.
 
 from __future__ import annotations
 
-import fcntl
 import itertools
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from steelyard.encoders.documents.batching import BATCH_TOKENS, length_batches
 from steelyard.encoders.documents.protocol import DocumentEncoder
+from steelyard.encoders.folder_lock import locked_folder
 from steelyard.encoders.pack.files import sha256_of
 from steelyard.errors import InputError, SteelyardError
 from steelyard.indexer.manifest import (
@@ -89,8 +87,7 @@ def encode_corpus(
     Raises:
         InputError: the folder belongs to another plan or is in use, or too much was rejected.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked_folder(folder):
         complete = read_manifest(folder)
         if complete is not None and complete.plan == plan:
             for entry in complete.shards:
@@ -244,17 +241,3 @@ def _check_rejected(
         f"{count} lines rejected, --max-rejected allows {limit}",
         f"see {folder / 'rejected.jsonl'}, mend the corpus or raise the limit",
     )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One job a folder; the lock goes with the process, however it ends."""
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"another job is writing to {folder}", "wait for it") from error
-        yield
-    finally:
-        os.close(descriptor)

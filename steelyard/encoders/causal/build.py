@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from steelyard.config import cache_dir
 from steelyard.encoders.causal.table import TableRows
 from steelyard.encoders.causal.tower import DEFAULT_MAX_TERMS, LM_HEAD, CausalEncoder
+from steelyard.encoders.folder_lock import locked_folder
 from steelyard.encoders.pack.files import refuse_taken, write_pack
 from steelyard.encoders.pack.metadata import DenseArm, PackMetadata, SparseArm
 from steelyard.encoders.pack.spaces import short_hash, vocabulary_hash
@@ -134,13 +136,16 @@ def build_pack(
     tokens = tower.tokens
     load_tokenizer(tokens.text, job.model, tokens.rows)
     tensors = {}
-    finished: list[Path] = []
+    finished: set[Path] = set()
     for name, prompt in job.prompts.items():
         key = short_hash([tower.spec.weights, prompt, tower.precision, tokens.rows])
         folder = (work or cache_dir() / "tables") / key
-        finished.append(folder)
-        with progress.stage(f"table {name!r}", tokens.rows) as advance:
-            rows = _table(tower, prompt, folder, advance)
+        finished.add(folder)
+        with (
+            locked_folder(folder),
+            progress.stage(f"table {name!r}", tokens.rows) as advance,
+        ):
+            rows = _table(tower, prompt, folder, advance, progress.say)
         tensors.update(table_tensors(rows[:, : tower.dims], job.dtype, name))
     ignored = [] if tokens.pad is None else [tokens.pad]
     metadata = PackMetadata(
@@ -175,15 +180,18 @@ def build_pack(
     counts = np.ones(tokens.rows, dtype=np.float32)
     sealed = write_pack(out, metadata, tokens.text, tensors, counts, overwrite=overwrite)
     for folder in finished:
-        _forget(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     return sealed
 
 
 def _table(
-    tower: CausalEncoder, prompt: str, folder: Path, advance: Callable[[int], None]
+    tower: CausalEncoder,
+    prompt: str,
+    folder: Path,
+    advance: Callable[[int], None],
+    say: Callable[[str], None],
 ) -> NDArray[np.float32]:
     """All rows ``[V, hidden size]`` of one instruction; chunks that are there are read."""
-    folder.mkdir(parents=True, exist_ok=True)
     total = tower.tokens.rows
     table = np.empty((total, tower.model.dims), dtype=np.float32)
     maker: TableRows | None = None
@@ -192,7 +200,10 @@ def _table(
         path = folder / f"rows-{first:08d}.npy"
         chunk = _finished(path, (len(ids), tower.model.dims))
         if chunk is None:
-            maker = maker or TableRows(tower.model, tower.tokens, prompt)
+            if maker is None:
+                maker = TableRows(tower.model, tower.tokens, prompt)
+                if not maker.shared:
+                    say("this model cannot share a prompt: it is read for every token")
             chunk = maker.rows(ids, advance)
             bad = ~np.isfinite(chunk).all(axis=1)
             if bad.any():
@@ -228,9 +239,3 @@ def _keep(path: Path, chunk: NDArray[np.float32]) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
-
-
-def _forget(folder: Path) -> None:
-    for file in folder.glob("*.npy"):
-        file.unlink()
-    folder.rmdir()

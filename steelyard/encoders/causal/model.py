@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steelyard.encoders.causal.source import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CausalFiles
+from steelyard.encoders.causal.adapter import merge_adapter
+from steelyard.encoders.causal.source import CausalFiles
 from steelyard.errors import InputError, first_line, needs_extra
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def resolve_precision(files: CausalFiles, precision: str, device: str | None = N
     with needs_extra("index"):
         from transformers import AutoConfig
     try:
-        config = AutoConfig.from_pretrained(str(files.folder))
+        config = AutoConfig.from_pretrained(str(files.folder), trust_remote_code=False)
     except Exception as error:  # whatever a foreign folder makes the library raise
         raise _unreadable(files, error) from error
     own = str(config.get_text_config().dtype or "float32").removeprefix("torch.")
@@ -92,7 +92,11 @@ def open_causal_model(
     logging.getLogger("transformers").setLevel(logging.ERROR)
     place = _device(device)
     chosen = resolve_precision(files, precision, device)
-    options: dict[str, Any] = {"dtype": getattr(torch, chosen), "output_loading_info": True}
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, chosen),
+        "output_loading_info": True,
+        "trust_remote_code": False,
+    }
     if files.gguf_file:
         options["gguf_file"] = files.gguf_file
     else:
@@ -105,17 +109,16 @@ def open_causal_model(
         )
     except Exception as error:  # whatever a foreign folder makes the library raise
         raise _unreadable(files, error) from error
-    head = _head(model, set(report["missing_keys"]), files)
-    backbone = model.base_model
+    has_head = _has_head(model, set(report["missing_keys"]), files)
     if files.adapter is not None:
-        backbone = _with_adapter(model, files.adapter)
+        merge_adapter(model, files.adapter)
     model.eval()
     if device != "auto":
-        model.to(place)
+        _move(model, place)
     config = model.config.get_text_config()
     return CausalModel(
-        backbone=backbone,
-        head=head,
+        backbone=model.base_model,
+        head=model.get_output_embeddings() if has_head else None,
         logit_scale=_logit_scale(config),
         logit_cap=getattr(config, "final_logit_softcapping", None),
         device=model.get_input_embeddings().weight.device,
@@ -146,18 +149,31 @@ def _cpu_has(dtype: str) -> bool:
     return flags.is_file() and bool(wanted & set(flags.read_text().split()))
 
 
-def _head(model: Any, missing: set[str], files: CausalFiles) -> Any:
-    """The LM head; None if its weights were not in the checkpoint but made up while loading."""
+def _move(model: Any, place: torch.device) -> None:
+    """Put the weights where they will be used."""
+    import torch
+
+    try:
+        model.to(place)
+    except (RuntimeError, AssertionError, torch.OutOfMemoryError) as error:
+        raise InputError(
+            f"the model cannot be put on {place}: {first_line(error)}",
+            "give another --device, or a narrower --precision",
+        ) from error
+
+
+def _has_head(model: Any, missing: set[str], files: CausalFiles) -> bool:
+    """Whether the LM head's weights were in the checkpoint, not made up while loading."""
     head = model.get_output_embeddings()
     inside = {name for name, module in model.named_modules() if module is head}
-    if any(name.rpartition(".")[0] in inside for name in missing):
-        head, missing = None, {n for n in missing if n.rpartition(".")[0] not in inside}
+    made_up = {name for name in missing if name.rpartition(".")[0] in inside}
+    missing = missing - made_up
     if missing:
         raise InputError(
             f"{files.folder} lacks {len(missing)} weights, {sorted(missing)[0]!r} among them",
             "the checkpoint is incomplete, or not a causal language model",
         )
-    return head
+    return head is not None and not made_up
 
 
 def _logit_scale(config: Any) -> float:
@@ -165,52 +181,6 @@ def _logit_scale(config: Any) -> float:
     if divisor := getattr(config, "logits_scaling", None):
         return 1.0 / float(divisor)
     return float(getattr(config, "logit_scale", None) or 1.0)
-
-
-def _with_adapter(model: Any, adapter: Path) -> Any:
-    """Put a LoRA adapter into a model; merged, so that encoding costs what the base costs."""
-    with needs_extra("index"):
-        from peft import PeftModel
-        from safetensors import safe_open
-
-    target = None
-    with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as file:
-        shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    # LightRetriever's adapters are written for the backbone, most others for the whole model.
-    for candidate in (model.base_model, model):
-        modules = dict(candidate.named_modules())
-        if all(_module_of(name) in modules for name in shapes):
-            target = candidate
-            break
-    base = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8")).get(
-        "base_model_name_or_path"
-    )
-    remedy = f"the adapter was made for {base!r}: give that model"
-    if target is None or not shapes:
-        known = {name for name, _ in model.base_model.named_modules()}
-        strange = next((name for name in shapes if _module_of(name) not in known), "no weight")
-        raise InputError(f"{adapter} does not fit the model: {strange!r} has no place", remedy)
-    for name, shape in shapes.items():
-        weight = getattr(modules[_module_of(name)], "weight", None)
-        if weight is None or not name.endswith(("lora_A.weight", "lora_B.weight")):
-            continue
-        axis = 1 if name.endswith("lora_A.weight") else 0
-        if shape[axis] != weight.shape[axis]:
-            raise InputError(
-                f"{adapter}: {name} is for a layer of width {shape[axis]}, the model's has "
-                f"{weight.shape[axis]}",
-                remedy,
-            )
-    try:
-        merged = PeftModel.from_pretrained(target, str(adapter)).merge_and_unload(safe_merge=True)
-    except ValueError as error:  # safe_merge found NaN
-        raise InputError(f"{adapter}: {error}", "get the adapter again") from error
-    return merged if target is model.base_model else merged.base_model
-
-
-def _module_of(name: str) -> str:
-    """``base_model.model.layers.0.q_proj.lora_A.weight`` -> ``layers.0.q_proj``."""
-    return name.removeprefix("base_model.model.").partition(".lora_")[0].removesuffix(".weight")
 
 
 def _unreadable(files: CausalFiles, error: Exception) -> InputError:

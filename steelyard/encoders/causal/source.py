@@ -7,14 +7,26 @@ import importlib.metadata
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from steelyard.encoders.pack.files import sha256_of
 from steelyard.encoders.pack.spaces import canonical_json
 from steelyard.errors import InputError, first_line, needs_extra
 
+CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _SCALING_FIELDS = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
+_VOLATILE_FIELDS = (
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+)
+"""Of config.json: what says nothing of the vectors."""
+
 _HUB_FILES = ["*.json", "*.safetensors", "*.model"]
 
 
@@ -33,21 +45,37 @@ class CausalFiles:
     adapter: Path | None = None
 
     def weights_hash(self) -> str:
-        """SHA-256 over the contents of all weight files, however they are named.
+        """SHA-256 over the contents of all weight files and the settings they are used with.
 
         Raises:
             InputError: no weights in a format that is safe to read.
         """
-        files = [self.folder / self.gguf_file] if self.gguf_file else _safetensors(self.folder)
-        digests = sorted(sha256_of(file) for file in files)
+        if self.gguf_file:
+            digests = [sha256_of(self.folder / self.gguf_file)]
+        else:
+            digests = sorted(sha256_of(file) for file in _safetensors(self.folder))
+            config = _read_json(self.folder / CONFIG)
+            kept = {name: config[name] for name in config if name not in _VOLATILE_FIELDS}
+            digests.append(_digest(kept))
         if self.adapter is not None:
-            config = json.loads((self.adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-            scaling = canonical_json({name: config.get(name) for name in _SCALING_FIELDS})
-            digests += [
-                sha256_of(self.adapter / ADAPTER_WEIGHTS),
-                hashlib.sha256(scaling).hexdigest(),
-            ]
+            config = _read_json(self.adapter / ADAPTER_CONFIG)
+            digests.append(sha256_of(self.adapter / ADAPTER_WEIGHTS))
+            digests.append(_digest({name: config.get(name) for name in _SCALING_FIELDS}))
         return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _digest(value: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not readable JSON: {error}", "get the model again") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds no JSON object", "get the model again")
+    return value
 
 
 def locate_causal_model(
@@ -74,7 +102,18 @@ def locate_causal_model(
         path, gguf_file = path.parent, path.name
     elif not path.is_dir():
         path = _packaged(model) or _downloaded(model, revision, gguf_file)
-    if gguf_file is None and not (path / "config.json").is_file():
+    lying = (path / ADAPTER_CONFIG).is_file()
+    if lying and not (path / CONFIG).is_file():
+        base = _read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
+        raise InputError(
+            f"{path} is an adapter, not a model", f"give --model {base} --adapter {path}"
+        )
+    if lying and adapter is None:
+        # transformers would merge it without a word, and the space would not know.
+        raise InputError(
+            f"{path} holds a model and an adapter", f"add --adapter {path}, or move it away"
+        )
+    if gguf_file is None and not (path / CONFIG).is_file():
         found = sorted(file.name for file in path.glob("*.gguf"))
         if len(found) != 1:
             raise InputError(

@@ -8,17 +8,43 @@ the running maximum of every document is kept. Beside the hidden states this tak
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from steelyard.types import SparseVectors
 
 if TYPE_CHECKING:
     import torch
 
+    from steelyard.encoders.causal.model import CausalModel
+
 SLICE_TOKENS = 256
 """Default tokens in a slice: enough for a full-speed matrix product."""
+
+
+def sparse_head(
+    hidden: torch.Tensor,
+    counts: list[int],
+    model: CausalModel,
+    vocabulary_size: int,
+    max_terms: int | None,
+    slice_tokens: int = SLICE_TOKENS,
+) -> SparseVectors:
+    """Sparse document vectors of hidden states; arguments as of ``max_logits``.
+
+    Args:
+        hidden, counts: tokens of n documents, bos and eos left out.
+        model: whose LM head.
+        vocabulary_size: number of terms.
+        max_terms: heaviest terms kept a document; None keeps all.
+        slice_tokens: tokens at a time.
+    """
+    largest = max_logits(hidden, counts, model.head, vocabulary_size, slice_tokens)
+    weights = term_weights(largest, scale=model.logit_scale, cap=model.logit_cap)
+    return heaviest_terms(weights, max_terms)
 
 
 def max_logits(
@@ -49,9 +75,10 @@ def max_logits(
     )
     ends = np.cumsum(counts)
     row = 0
+    compute = _logits_of(head, hidden.dtype, vocabulary_size, slice_tokens)
     for first in range(0, len(hidden), slice_tokens):
         piece = hidden[first : first + slice_tokens].to(place)
-        logits = _logits(head, piece, vocabulary_size)
+        logits = compute(piece)
         begin, end = first, first + len(piece)
         while begin < end:
             while ends[row] <= begin:
@@ -60,7 +87,6 @@ def max_logits(
             part = logits[begin - first : stop - first].amax(dim=0)
             torch.maximum(largest[row], part, out=largest[row])
             begin = stop
-        del logits
     return largest
 
 
@@ -92,14 +118,16 @@ def heaviest_terms(weights: torch.Tensor, max_terms: int | None) -> SparseVector
     import torch
 
     count, size = weights.shape
-    limit = min(max_terms or size, size)
+    if max_terms is None or max_terms >= size:
+        return SparseVectors.from_rows([_all_terms(row) for row in weights], size)
+    limit = max_terms
     # One more than the limit: if it weighs as much as the last kept, ids decide.
-    values, ids = torch.topk(weights, min(limit + 1, size), dim=1)
+    values, ids = torch.topk(weights, limit + 1, dim=1)
     kept_values, kept_ids = values.cpu().numpy(), ids.cpu().numpy().astype(np.int32)
     rows = []
     for index in range(count):
         row_values, row_ids = kept_values[index], kept_ids[index]
-        if size > limit and row_values[limit] == row_values[limit - 1] > 0:
+        if row_values[limit] == row_values[limit - 1] > 0:
             tied = weights[index] >= float(row_values[limit])
             row_ids = tied.nonzero()[:, 0].cpu().numpy().astype(np.int32)
             row_values = weights[index][tied].cpu().numpy()
@@ -112,16 +140,34 @@ def heaviest_terms(weights: torch.Tensor, max_terms: int | None) -> SparseVector
     return SparseVectors.from_rows(rows, size)
 
 
-def _logits(head: Any, hidden: torch.Tensor, vocabulary_size: int) -> torch.Tensor:
-    """Logits ``[t, V]`` without the head's padding columns where they can be left out."""
+def _all_terms(row: torch.Tensor) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Ids and weights of one row ``[V]``, by id; NaN stays, so that it is seen."""
+    ids = (~(row <= 0)).nonzero()[:, 0]
+    return ids.cpu().numpy().astype(np.int32), row[ids].cpu().numpy()
+
+
+def _logits_of(
+    head: Any, dtype: torch.dtype, vocabulary_size: int, slice_tokens: int
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What makes logits ``[t, V]`` of t tokens.
+
+    A plain matrix goes without its padding columns and into one buffer: giving large blocks back
+    and taking them again costs time, and up to twice the memory.
+    """
     import torch
 
-    if type(head) is torch.nn.Linear:
-        bias = None if head.bias is None else head.bias[:vocabulary_size]
-        logits = torch.nn.functional.linear(hidden, head.weight[:vocabulary_size], bias)
-    else:
-        logits = head(hidden)[:, :vocabulary_size]
-    return logits
+    if type(head) is not torch.nn.Linear or head.weight.dtype != dtype:
+        return lambda hidden: head(hidden)[:, :vocabulary_size]
+    weight = head.weight[:vocabulary_size].T
+    bias = None if head.bias is None else head.bias[:vocabulary_size]
+    buffer = torch.empty(slice_tokens, vocabulary_size, dtype=dtype, device=weight.device)
+
+    def compute(hidden: torch.Tensor) -> torch.Tensor:
+        logits = buffer[: len(hidden)]
+        torch.mm(hidden, weight, out=logits)
+        return logits if bias is None else logits.add_(bias)
+
+    return compute
 
 
 def _device_of(head: Any, hidden: torch.Tensor) -> torch.device:

@@ -16,12 +16,7 @@ from numpy.typing import NDArray
 
 from steelyard.encoders.causal.model import CausalModel, open_causal_model
 from steelyard.encoders.causal.source import locate_causal_model
-from steelyard.encoders.causal.sparse_head import (
-    SLICE_TOKENS,
-    heaviest_terms,
-    max_logits,
-    term_weights,
-)
+from steelyard.encoders.causal.sparse_head import SLICE_TOKENS, heaviest_terms, sparse_head
 from steelyard.encoders.causal.tokens import CausalTokenizer, read_causal_tokenizer
 from steelyard.encoders.pack.metadata import DocumentEncoderSpec, PackMetadata
 from steelyard.encoders.pack.spaces import vocabulary_hash
@@ -81,7 +76,12 @@ class CausalEncoder:
             raise InputError(f"max length {max_length}", "bos and eos alone are 2 tokens")
         files = locate_causal_model(model, adapter=adapter, gguf_file=gguf_file, revision=revision)
         self.model = open_causal_model(files, precision=precision, device=device)
-        self.tokens = read_causal_tokenizer(files, family=self.model.family, lowercase=lowercase)
+        self.tokens = read_causal_tokenizer(
+            files,
+            family=self.model.family,
+            embedding_rows=self.model.rows,
+            lowercase=lowercase,
+        )
         _check_rows(self.tokens, self.model, model, sparse=sparse)
         self.dims = self.model.dims if dims is None else dims
         if not 1 <= self.dims <= self.model.dims:
@@ -119,10 +119,12 @@ class CausalEncoder:
         metadata: PackMetadata,
         *,
         model: str | None = None,
+        adapter: str | None = None,
         precision: str = "auto",
+        device: str | None = None,
         say: Callable[[str], None] | None = None,
     ) -> CausalEncoder:
-        """Open the tower that a pack names, or ``model`` if it has moved, and prove it is it.
+        """Open the tower that a pack names, or where it is now, and prove it is it.
 
         Raises:
             PackMismatchError: the model found makes vectors of another space.
@@ -130,8 +132,8 @@ class CausalEncoder:
         spec = metadata.document_encoder
         found = cls(
             model or spec.model,
-            adapter=spec.adapter,
-            gguf_file=None if model else spec.gguf_file,
+            adapter=adapter or spec.adapter,
+            gguf_file=moved_gguf(model, spec.gguf_file),
             revision=spec.revision,
             max_length=spec.max_length,
             dims=metadata.dense.dims,
@@ -140,13 +142,14 @@ class CausalEncoder:
             query_prompt=spec.prompts.get("query", ""),
             lowercase=spec.lowercase,
             precision=precision,
+            device=device,
             say=say,
         )
         if found.spec.weights != spec.weights:
             raise PackMismatchError(
                 f"the pack was made for {spec.model} (weights {spec.weights[:12]}), "
                 f"{model or spec.model} as found here is another ({found.spec.weights[:12]})",
-                "point --model to the same weights, or build a new pack",
+                "point --model and --adapter to the same weights, or build a new pack",
             )
         return found
 
@@ -233,18 +236,15 @@ class CausalEncoder:
             return DocumentVectors(l2_normalise(dense))
         inner = torch.cat([hidden[i, 1 : length - 1] for i, length in enumerate(lengths)])
         del hidden
-        weights = term_weights(
-            max_logits(
-                inner,
-                [length - 2 for length in lengths],
-                self.model.head,
-                self.vocabulary_size,
-                self.slice_tokens,
-            ),
-            scale=self.model.logit_scale,
-            cap=self.model.logit_cap,
+        sparse_rows = sparse_head(
+            inner,
+            [length - 2 for length in lengths],
+            self.model,
+            self.vocabulary_size,
+            self.max_terms,
+            self.slice_tokens,
         )
-        return DocumentVectors(l2_normalise(dense), heaviest_terms(weights, self.max_terms))
+        return DocumentVectors(l2_normalise(dense), sparse_rows)
 
 
 def _check_rows(
@@ -277,6 +277,13 @@ def _space_hash(weights: str, tokens: CausalTokenizer) -> str:
     """Weights and tokenizer as one hash: the vectors depend on both."""
     parts = f"{weights}\n{vocabulary_hash(tokens.text)}\n{tokens.bos}\n{tokens.eos}"
     return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def moved_gguf(model: str | None, gguf_file: str | None) -> str | None:
+    """The pack's GGUF file, unless the model has moved to where no such file is."""
+    if model is None or gguf_file is None or (Path(model).expanduser() / gguf_file).is_file():
+        return gguf_file
+    return None
 
 
 def _portable(name: str) -> str:

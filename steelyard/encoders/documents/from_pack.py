@@ -21,7 +21,7 @@ from steelyard.encoders.documents.sentence_transformers import (
 from steelyard.encoders.pack.metadata import PackMetadata
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.encoders.query.tokenizer import PackTokenizer
-from steelyard.errors import PackError
+from steelyard.errors import InputError, PackError
 
 KINDS = (sentence_transformers.KIND, onnx.KIND, causal.KIND)
 
@@ -30,14 +30,17 @@ def open_dense_encoder(
     metadata: PackMetadata,
     *,
     model: str | None = None,
+    adapter: str | None = None,
     precision: str = "auto",
+    device: str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> FullModel:
     """The full model behind a pack's dense arm.
 
     Args:
         metadata: of the pack.
-        model: where the model is now, if not where the pack says.
+        model, adapter: where the model and its adapter are now, if not where the pack says.
+        device: see ``open_causal_model``; other towers choose for themselves.
         precision: see ``SentenceTransformersEncoder`` and ``open_causal_model``.
         say: told what a user should know while encoding.
 
@@ -46,7 +49,14 @@ def open_dense_encoder(
     """
     spec = metadata.document_encoder
     if spec.kind == causal.KIND:
-        return CausalEncoder.from_pack(metadata, model=model, precision=precision, say=say)
+        return CausalEncoder.from_pack(
+            metadata, model=model, adapter=adapter, precision=precision, device=device, say=say
+        )
+    if adapter is not None or device is not None:
+        raise InputError(
+            f"--adapter and --device are for causal models, the pack's tower is {spec.kind}",
+            "leave them out",
+        )
     if spec.kind == sentence_transformers.KIND:
         return SentenceTransformersEncoder.from_spec(spec, model=model, precision=precision)
     if spec.kind == onnx.KIND:
@@ -59,18 +69,23 @@ def open_dense_encoder(
 
 
 def document_precision(
-    metadata: PackMetadata, *, model: str | None = None, precision: str = "auto"
+    metadata: PackMetadata,
+    *,
+    model: str | None = None,
+    adapter: str | None = None,
+    precision: str = "auto",
+    device: str | None = None,
 ) -> str:
     """What ``precision`` means for a pack's document encoder here, without opening it."""
     spec = metadata.document_encoder
     if spec.kind == causal.KIND:
         files = locate_causal_model(
             model or spec.model,
-            adapter=spec.adapter,
-            gguf_file=None if model else spec.gguf_file,
+            adapter=adapter or spec.adapter,
+            gguf_file=causal.moved_gguf(model, spec.gguf_file),
             revision=spec.revision,
         )
-        return resolve_precision(files, precision)
+        return resolve_precision(files, precision, device)
     return OnnxEncoder.precision if spec.kind == onnx.KIND else native_precision(precision)
 
 
@@ -103,11 +118,15 @@ def open_document_encoder(
     pack: QueryEncoder,
     *,
     model: str | None = None,
+    adapter: str | None = None,
     precision: str = "auto",
+    device: str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> DocumentEncoder:
     """Both arms' document side; arguments as of ``open_dense_encoder``."""
-    dense = open_dense_encoder(pack.metadata, model=model, precision=precision, say=say)
+    dense = open_dense_encoder(
+        pack.metadata, model=model, adapter=adapter, precision=precision, device=device, say=say
+    )
     if pack.metadata.sparse.kind == causal.LM_HEAD:
         return dense
     return PairedEncoder(dense, open_sparse_encoder(pack))

@@ -7,7 +7,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from steelyard.encoders.pack.json_fields import read_dataclass
-from steelyard.encoders.pack.spaces import DenseSpace, SparseSpace, canonical_json, short_hash
+from steelyard.encoders.pack.spaces import (
+    DenseSpace,
+    SparseSpace,
+    canonical_json,
+    short_hash,
+    without_later_fields,
+)
 from steelyard.errors import PackError
 
 FORMAT = 1
@@ -186,7 +192,8 @@ class PackMetadata:
 
     def content_hash(self) -> str:
         """Hash of every field but ``pack_id``."""
-        return "pack-" + short_hash({**asdict(self), "pack_id": ""})
+        encoder = without_later_fields(asdict(self.document_encoder))
+        return "pack-" + short_hash({**asdict(self), "document_encoder": encoder, "pack_id": ""})
 
     def to_json(self) -> str:
         """Readable JSON text."""

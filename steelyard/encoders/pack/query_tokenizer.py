@@ -18,12 +18,14 @@ class QueryTokenizer:
     Attributes:
         text: tokenizer.json without specials, padding and truncation, lower-casing baked in.
         rows: largest token id + 1: the number of table rows.
+        tokens: strings of all tokens.
         special_ids: special tokens and the unknown token: they carry no meaning of a text.
     """
 
     text: str
     rows: int
     special_ids: list[int]
+    tokens: frozenset[str] = frozenset()
 
 
 def query_tokenizer(tokenizer_json: str, *, lowercase: bool = True) -> QueryTokenizer:
@@ -52,7 +54,9 @@ def query_tokenizer(tokenizer_json: str, *, lowercase: bool = True) -> QueryToke
         special.add(vocabulary[unknown])
     if isinstance(value["model"].get("unk_id"), int):
         special.add(value["model"]["unk_id"])
-    return QueryTokenizer(text, max(vocabulary.values()) + 1, sorted(special))
+    return QueryTokenizer(
+        text, max(vocabulary.values()) + 1, sorted(special), frozenset(vocabulary)
+    )
 
 
 def _lowercases(normalizer: dict[str, Any] | None) -> bool:

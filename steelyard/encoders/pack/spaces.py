@@ -25,6 +25,15 @@ def short_hash(value: Any, length: int = 16) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()[:length]
 
 
+LATER_FIELDS = {"encoder": None, "adapter": None, "gguf_file": None, "lowercase": True}
+"""Fields that came after the first packs, with the value that those packs imply."""
+
+
+def without_later_fields(value: dict[str, Any]) -> dict[str, Any]:
+    """What is hashed: later fields count only where they differ, so that old hashes stay true."""
+    return {k: v for k, v in value.items() if k not in LATER_FIELDS or v != LATER_FIELDS[k]}
+
+
 @dataclass(frozen=True, slots=True)
 class DenseSpace:
     """What dense document vectors depend on.
@@ -80,7 +89,7 @@ class SparseSpace:
     @property
     def id(self) -> str:
         """Short name of the space, ``sparse-`` and 16 hexadecimal digits."""
-        return "sparse-" + short_hash(asdict(self))
+        return "sparse-" + short_hash(without_later_fields(asdict(self)))
 
 
 def vocabulary_hash(tokenizer_json: str) -> str:

@@ -76,7 +76,7 @@ class PackTokenizer:
         try:
             encodings = self.tokenizer.encode_batch_fast(prepared, add_special_tokens=False)
         except (TypeError, UnicodeError):
-            prepared = [_well_formed(text) for text in prepared]
+            prepared = [well_formed(text) for text in prepared]
             encodings = self.tokenizer.encode_batch_fast(prepared, add_special_tokens=False)
         rows = [encoding.ids for encoding in encodings]
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
@@ -103,7 +103,7 @@ class PackTokenizer:
                 self.text_prefix + text, add_special_tokens=False
             ).ids
         except (TypeError, UnicodeError):
-            prepared = _well_formed(self.text_prefix + text)
+            prepared = well_formed(self.text_prefix + text)
             ids = self.tokenizer.encode(prepared, add_special_tokens=False).ids
         truncated = self.max_tokens is not None and len(ids) > self.max_tokens
         if truncated:
@@ -140,7 +140,7 @@ def load_tokenizer(tokenizer_json: str, where: str, rows: int) -> Tokenizer:
     return tokenizer
 
 
-def _well_formed(text: str) -> str:
+def well_formed(text: str) -> str:
     """Lone surrogates cannot be UTF-8: they become U+FFFD."""
     if not isinstance(text, str):
         raise TypeError(f"a query is a string, not {type(text).__name__}")

@@ -311,6 +311,28 @@ def test_an_adapter_with_its_own_head(folder: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(tower.model.head.weight, head.weight)
 
 
+def test_an_adapter_of_a_grown_vocabulary(folder: Path, tmp_path: Path) -> None:
+    """Trained after the embedding was given rows for new tokens, which the adapter carries."""
+    import peft
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    rows = model.get_input_embeddings().weight.shape[0] + 8
+    model.resize_token_embeddings(rows)
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    wrapped = peft.get_peft_model(model, config)
+    wrapped.save_pretrained(str(tmp_path / "adapter"), save_embedding_layers=True)
+    tower = CausalEncoder(str(folder), adapter=str(tmp_path / "adapter"))
+    assert tower.model.rows == rows
+    torch.testing.assert_close(
+        tower.model.backbone.get_input_embeddings().weight.detach(),
+        model.get_input_embeddings().weight.detach(),
+    )
+    torch.testing.assert_close(
+        tower.model.head.weight.detach(), model.get_output_embeddings().weight.detach()
+    )
+
+
 @pytest.mark.parametrize("damage", ["weights", "config", "rank"])
 def test_a_damaged_adapter(damage: str, folder: Path, tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"

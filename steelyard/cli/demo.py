@@ -76,18 +76,14 @@ def demo(
         progress.say(f"{name}: {value}")
 
     _step(2, "load both arms into one Milvus Lite file")
-    engine = open_engine(url)
-    try:
-        report = index_corpus(
-            source,
-            QueryEncoder.load(pack),
-            engine,
-            progress,
-            precision=precision,
-            keep=0,
-        )
-    finally:
-        engine.close()
+    report = index_corpus(
+        source,
+        QueryEncoder.load(pack),
+        lambda: open_engine(url),
+        progress,
+        precision=precision,
+        keep=0,
+    )
     progress.say(
         f"{report.manifest.read:,} read = {report.load.documents:,} indexed + "
         f"{report.manifest.rejected:,} rejected"

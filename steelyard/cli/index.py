@@ -90,25 +90,21 @@ def index(
     from steelyard.plugin.urls import open_engine
 
     source, queries, fields = open_corpus(corpus), QueryEncoder.load(pack), parse_fields(metadata)
-    engine = open_engine(to)
-    try:
-        report = index_corpus(
-            source,
-            queries,
-            engine,
-            RichProgress(),
-            model=model,
-            adapter=adapter,
-            precision=precision,
-            device=device,
-            fields=fields,
-            shards=shards,
-            shard_documents=shard_documents,
-            max_rejected=max_rejected,
-            keep=keep,
-        )
-    finally:
-        engine.close()
+    report = index_corpus(
+        source,
+        queries,
+        lambda: open_engine(to),
+        RichProgress(),
+        model=model,
+        adapter=adapter,
+        precision=precision,
+        device=device,
+        fields=fields,
+        shards=shards,
+        shard_documents=shard_documents,
+        max_rejected=max_rejected,
+        keep=keep,
+    )
     manifest, load = report.manifest, report.load
     rejected = f"{manifest.rejected:,}"
     if manifest.rejected:

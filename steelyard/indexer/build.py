@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def encode_documents(
 def index_corpus(
     corpus: CorpusFile,
     pack: QueryEncoder,
-    engine: Engine,
+    open_engine: Callable[[], Engine],
     progress: Progress,
     *,
     keep: int = 1,
@@ -106,11 +107,17 @@ def index_corpus(
     Args:
         corpus: what to index.
         pack: whose documents' spaces the index will have.
-        engine: where to.
+        open_engine: where to. Opened twice: at once, so that a wrong address fails before hours of
+            encoding, and to load, so that no connection idles through them.
         progress: shows the stages.
         keep: older generations to keep in the engine.
         encoding: what else ``encode_documents`` takes.
     """
+    open_engine().close()
     folder, manifest = encode_documents(corpus, pack, progress, **encoding)
-    load = load_shards(manifest, folder, pack.metadata, engine, progress, keep=keep)
+    engine = open_engine()
+    try:
+        load = load_shards(manifest, folder, pack.metadata, engine, progress, keep=keep)
+    finally:
+        engine.close()
     return IndexReport(folder, manifest, load)

@@ -77,7 +77,7 @@ class TableRows:
         import torch
 
         ids = np.linspace(0, self._tokens.rows - 1, _TRIED_ROWS).astype(np.int64)
-        expected = naive_rows(self._model, self._tokens, self._prompt, ids)
+        expected = self._naively(ids)
         try:
             with torch.inference_mode():
                 found = self._one_sequence(ids)
@@ -103,22 +103,18 @@ class TableRows:
         import torch
 
         made = np.empty((len(ids), self._model.dims), dtype=np.float32)
-        if not self.shared:
-            for first in range(0, len(ids), NAIVE_BATCH):
-                chosen = ids[first : first + NAIVE_BATCH]
-                made[first : first + len(chosen)] = naive_rows(
-                    self._model, self._tokens, self._prompt, chosen
-                )
-                if advance is not None:
-                    advance(len(chosen))
-            return made
+        size = self._block if self.shared else NAIVE_BATCH
+        make = self._one_sequence if self.shared else self._naively
         with torch.inference_mode():
-            for first in range(0, len(ids), self._block):
-                chosen = ids[first : first + self._block]
-                made[first : first + len(chosen)] = self._one_sequence(chosen)
+            for first in range(0, len(ids), size):
+                chosen = ids[first : first + size]
+                made[first : first + len(chosen)] = make(chosen)
                 if advance is not None:
                     advance(len(chosen))
         return made
+
+    def _naively(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+        return naive_rows(self._model, self._tokens, self._prompt, chosen)
 
     def _one_sequence(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
         import torch
@@ -129,7 +125,9 @@ class TableRows:
         positions = torch.tensor([prompt, prompt + 1], device=device).repeat(len(chosen))
         hidden = self._model.backbone(
             input_ids=pairs.view(1, -1),
-            attention_mask=block_mask(prompt, len(chosen), self._cache_dtype(), device),
+            attention_mask=block_mask(
+                prompt, len(chosen), getattr(torch, self._model.precision), device
+            ),
             position_ids=positions[None],
             past_key_values=self._cache,
             use_cache=True,
@@ -137,12 +135,6 @@ class TableRows:
         self._cache.crop(-2 * len(chosen))
         rows: NDArray[np.float32] = hidden[0, 1::2].float().cpu().numpy()
         return rows
-
-    def _cache_dtype(self) -> torch.dtype:
-        import torch
-
-        dtype: torch.dtype = getattr(torch, self._model.precision)
-        return dtype
 
 
 def naive_rows(

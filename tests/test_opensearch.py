@@ -12,8 +12,8 @@ from steelyard.errors import EngineError, InputError
 from steelyard.plugin.engine import Candidates, Engine
 from steelyard.plugin.filters import And, Eq, Exists, Filter, In, Not, Or, Range
 from steelyard.types import EncodedDocuments, SparseVectors
-from tests.servers.opensearch_alias import FLOAT32, Opener, Words, agree
 from tests.servers.opensearch_node import ask
+from tests.servers.opensearch_words import FLOAT32, Opener, Words, agree
 from tests.test_milvus_lite import BRANDS, documents
 
 pytest_plugins = ["tests.servers.opensearch", "tests.servers.opensearch_alias"]
@@ -218,6 +218,9 @@ def test_the_alias_moves_and_what_it_stands_for_stays(filled: Engine, named: Any
         reader.dense.search(documents(1).dense, 3)
     with pytest.raises(EngineError, match="not in this cluster"):
         filled.open(named())
+    with pytest.raises(EngineError, match="not in this cluster"):
+        filled.upsert(named(), documents(3))
+    assert filled.generations() == [newer]
     with pytest.raises(EngineError, match="index_not_found"):
         filled.publish(named(3))
     assert filled.resolve() == newer

@@ -105,6 +105,19 @@ def connect(fake: Fake, waits: list[float] | None = None, **settings: Any) -> Co
     )
 
 
+def mappings() -> dict[str, Any]:
+    """The answer to a look-up of the generation."""
+    meta = {"steelyard": {"generation": json.loads(generation().to_json())}}
+    return {generation().name: {"mappings": {"_meta": meta}}}
+
+
+def writing(items: Answer) -> Answer:
+    """Knows the generation, and answers bulk requests by ``items``."""
+    return lambda method, path, body: (
+        items(method, path, body) if "_bulk" in path else (200, mappings())
+    )
+
+
 def refused(status: int, reason: str) -> tuple[int, Any]:
     return status, {"error": {"type": "some_exception", "reason": reason}}
 
@@ -164,30 +177,28 @@ def test_only_the_busy_items_are_sent_again(fake: Fake) -> None:
             ],
         }
 
-    fake.answer = answer
+    fake.answer = writing(answer)
     made = generation()
     engine = OpenSearchEngine(connect(fake), "demo", Letters())
     engine.upsert(made, documents(5))
     assert [body.count('"_id"') for body in bodies] == [5, 2]
-    fake.answer = lambda method, path, body: (200, {"items": [{"index": {"status": 201}}]})
+    one = {"items": [{"index": {"status": 201}}]}
+    fake.answer = writing(lambda method, path, body: (200, one))
     with pytest.raises(EngineError, match=r"5 items sent to .*, 1 answered"):
         engine.upsert(made, documents(5))
-    error = {"type": "rejected", "reason": "queue full"}
-    fake.answer = lambda method, path, body: (
-        200,
-        {"items": [{"index": {"status": 429, "error": error}}] * (body.count("\n") // 2)},
+    item = {"index": {"status": 429, "error": {"type": "rejected", "reason": "queue full"}}}
+    fake.answer = writing(
+        lambda method, path, body: (200, {"items": [item] * (body.count("\n") // 2)})
     )
     with pytest.raises(EngineError, match="refuses 5 of 5 documents: 'd0': queue full"):
         engine.upsert(made, documents(5))
 
 
 def test_incomplete_answers_are_no_answers(fake: Fake) -> None:
-    meta = {"steelyard": {"generation": json.loads(generation().to_json())}}
-    mappings = {generation().name: {"mappings": {"_meta": meta}}}
     part: dict[str, Any] = {"status": 200, "_shards": {"failed": 1}, "hits": {"hits": []}}
     fake.answer = lambda method, path, body: (
         200,
-        mappings if "_mapping" in path else {"responses": [part]},
+        mappings() if "_mapping" in path else {"responses": [part]},
     )
     index = OpenSearchEngine(connect(fake), "demo").open(generation())
     for changes, message in (

@@ -21,7 +21,7 @@ from steelyard.plugin.ranking import rank
 from steelyard.plugin.searcher import Searcher
 from steelyard.progress import SilentProgress
 from tests.conftest import SCIFACT, Small
-from tests.servers.opensearch_alias import FLOAT32, Opener, agree
+from tests.servers.opensearch_words import FLOAT32, Opener, agree
 from tests.test_cli import fails, ok
 
 pytest_plugins = ["tests.servers.opensearch", "tests.servers.opensearch_alias"]

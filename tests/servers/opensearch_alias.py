@@ -6,37 +6,20 @@ A test module that wants them names this module in ``pytest_plugins``, beside
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 import pytest
 
-from steelyard.plugin.engine import Candidates, Engine
+from steelyard.plugin.engine import Engine
 from steelyard.plugin.urls import open_engine
 from steelyard.plugin.vocabulary import Vocabulary
 from tests.servers.opensearch_node import ask
+from tests.servers.opensearch_words import Opener
 from tests.test_milvus_lite import generation
 
-FLOAT32 = 2e-6
-"""Impacts up to 512 are exact in rank_features, so that sums differ by float32's rounding only."""
-
-
-class Words:
-    """A vocabulary of fifty, whose first strings are awkward as keys."""
-
-    texts = ("", ".", " ", "a.b", "Ġx", "..", '"', "\\", "é🙂", *(f"t{i}" for i in range(9, 50)))
-
-    def id_to_token(self, id: int, /) -> str | None:
-        return self.texts[id] if id < len(self.texts) else None
-
-    def token_to_id(self, token: str, /) -> int | None:
-        return self.texts.index(token) if token in self.texts else None
-
-
-Opener = Callable[..., Engine]
 _ALIASES = count()
 
 
@@ -71,14 +54,3 @@ def opener(url: str) -> Iterator[Opener]:
 def named(alias: str) -> Any:
     """The generation of ``documents``, by number."""
     return lambda number=1: generation(f"{alias}_2026010100000{number}_0000000{number}")
-
-
-def agree(found: Candidates, expected: Candidates, tolerance: float) -> float:
-    """The same documents and scores, so the same ranking but for ties; the largest difference."""
-    wanted = dict(zip(expected.ids, expected.scores.tolist(), strict=True))
-    assert set(found.ids) == set(wanted)
-    in_order = np.array([wanted[i] for i in found.ids])
-    assert (np.diff(in_order) <= 2 * tolerance).all()
-    difference = float(np.abs(found.scores - in_order).max(initial=0.0))
-    assert difference <= tolerance
-    return difference

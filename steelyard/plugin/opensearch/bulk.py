@@ -93,10 +93,8 @@ def _send_part(
             "POST",
             f"/{index}/_bulk",
             "".join(lines for _, lines in part),
-            # A generation that was dropped meanwhile must not come back as an index of guesses.
-            parameters={"require_alias": "false", "filter_path": "errors,items.*.status,"
-                        "items.*.error"},
-        )  # fmt: skip
+            parameters={"filter_path": "errors,items.*.status,items.*.error"},
+        )
         items = answer.get("items", [])
         if len(items) != len(part):
             raise EngineError(f"{len(part)} items sent to {index}, {len(items)} answered")

@@ -99,7 +99,8 @@ class OpenSearchEngine:
 
     def upsert(self, generation: Generation, batch: EncodedDocuments) -> int:
         """Write whole documents, in requests of 8 MB; how many weights were clipped."""
-        name = self._checked(generation)
+        # A bulk request to an index that was dropped would make a new one, of guessed types.
+        name = self.open(generation).generation.name
         for found, expected, what in (
             (batch.dense.shape[1], generation.dims, "dimensions"),
             (batch.sparse.vocabulary_size, generation.vocabulary_size, "columns"),

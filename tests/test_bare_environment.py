@@ -83,18 +83,22 @@ def test_what_is_missing_is_named_with_its_install_line(bare_python: Path, small
     assert done.returncode == 5
     assert 'pip install "steelyard[cli]"' in done.stderr
     assert "Traceback" not in done.stderr
-    code = (
-        "from steelyard import SteelyardError\n"
-        "from steelyard.plugin.urls import open_engine\n"
-        "try:\n"
-        "    open_engine('milvus-lite:x.db?name=demo')\n"
-        "except SteelyardError as error:\n"
-        "    print(error.hint)\n"
-    )
-    done = subprocess.run(
-        [str(bare_python), "-c", code], capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == 'pip install "steelyard[milvus]"', done.stderr
+    for url, extra in (
+        ("milvus-lite:x.db?name=demo", "milvus"),
+        ("opensearch://localhost/demo", "opensearch"),
+    ):
+        code = (
+            "from steelyard import SteelyardError\n"
+            "from steelyard.plugin.urls import open_engine\n"
+            "try:\n"
+            f"    open_engine({url!r})\n"
+            "except SteelyardError as error:\n"
+            "    print(error.hint)\n"
+        )
+        done = subprocess.run(
+            [str(bare_python), "-c", code], capture_output=True, text=True, check=False
+        )
+        assert done.stdout.strip() == f'pip install "steelyard[{extra}]"', done.stderr
 
 
 def test_the_query_images_program(bare_python: Path, small: Small) -> None:

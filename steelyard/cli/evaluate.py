@@ -136,11 +136,8 @@ def run_systems(
     from steelyard.plugin.searcher import check_spaces
     from steelyard.plugin.urls import open_engine
 
-    queries, engine, progress = (
-        QueryEncoder.load(pack),
-        open_engine(to, must_exist=True),
-        RichProgress(),
-    )
+    queries, progress = QueryEncoder.load(pack), RichProgress()
+    engine = open_engine(to, must_exist=True, vocabulary=queries.tokenizer)
     try:
         generation = engine.resolve()
         if generation is None:

@@ -93,7 +93,7 @@ def index(
     report = index_corpus(
         source,
         queries,
-        lambda: open_engine(to),
+        lambda: open_engine(to, vocabulary=queries.tokenizer),
         RichProgress(),
         model=model,
         adapter=adapter,

@@ -14,7 +14,9 @@ PackOption = Annotated[Path, typer.Option("--pack", metavar="PACK", help="Query 
 EngineOption = Annotated[
     str,
     typer.Option(
-        "--to", metavar="URL", help="Engine, e.g. 'milvus-lite:///path/file.db?name=demo'."
+        "--to",
+        metavar="URL",
+        help="Engine, e.g. 'milvus-lite:///path/file.db?name=demo', opensearch://host:9200/demo.",
     ),
 ]
 PrecisionOption = Annotated[

@@ -112,9 +112,8 @@ class Searcher:
             EngineError: there is no index of that name.
         """
         queries = QueryEncoder.load(pack)
-        searcher = cls(
-            queries, open_engine(url, must_exist=True), fusion=fusion, candidates=candidates
-        )
+        engine = open_engine(url, must_exist=True, vocabulary=queries.tokenizer)
+        searcher = cls(queries, engine, fusion=fusion, candidates=candidates)
         try:
             searcher.index()
         except Exception:

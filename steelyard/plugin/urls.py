@@ -1,7 +1,8 @@
-"""Engines are URLs: ``milvus-lite:///path/file.db?name=demo``."""
+"""Engines are URLs: ``milvus-lite:///path/file.db?name=demo``, ``opensearch://host:9200/demo``."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +10,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from steelyard.errors import InputError
 from steelyard.plugin.engine import Engine
+from steelyard.plugin.vocabulary import Vocabulary
 
 _ALIAS = re.compile(r"[a-z][a-z0-9_]{0,99}")
+_SERVERS = ("opensearch", "opensearchs")
+"""Their URLs name the index by the path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,13 @@ def parse_url(url: str) -> EngineUrl:
     if unknown:
         raise InputError(f"unknown setting {unknown[0]!r} in the engine URL", "known: name")
     alias = query.get("name", ["documents"])[0]
+    if parts.scheme in _SERVERS:
+        if query:
+            raise InputError(
+                "the engine URL names the index by 'name='",
+                f"write {parts.scheme}://host:9200/NAME",
+            )
+        alias = unquote(parts.path).strip("/") or alias
     if not _ALIAS.fullmatch(alias):
         raise InputError(
             f"{alias!r} cannot name an index",
@@ -59,7 +70,8 @@ def parse_url(url: str) -> EngineUrl:
     return EngineUrl(parts.scheme, parts.netloc, unquote(parts.path), alias)
 
 
-def _milvus_lite(url: EngineUrl, must_exist: bool) -> Engine:
+def _milvus_lite(url: EngineUrl, must_exist: bool, vocabulary: Vocabulary | None) -> Engine:
+    del vocabulary  # terms are numbers there
     from steelyard.plugin.milvus_lite import MilvusLiteEngine
 
     if url.host:
@@ -70,15 +82,33 @@ def _milvus_lite(url: EngineUrl, must_exist: bool) -> Engine:
     return MilvusLiteEngine(url.path, url.alias, must_exist=must_exist)
 
 
-_ENGINES: dict[str, Callable[[EngineUrl, bool], Engine]] = {"milvus-lite": _milvus_lite}
+def _opensearch(url: EngineUrl, must_exist: bool, vocabulary: Vocabulary | None) -> Engine:
+    from steelyard.plugin.opensearch.connection import Connection
+    from steelyard.plugin.opensearch.engine import OpenSearchEngine
+    from steelyard.plugin.opensearch.settings import read_settings
+
+    del must_exist  # opening makes nothing
+    tls = url.scheme == "opensearchs"
+    settings = read_settings(url.host, tls=tls, environment=os.environ)
+    return OpenSearchEngine(Connection(settings), url.alias, vocabulary)
 
 
-def open_engine(url: str, *, must_exist: bool = False) -> Engine:
+_ENGINES: dict[str, Callable[[EngineUrl, bool, Vocabulary | None], Engine]] = {
+    "milvus-lite": _milvus_lite,
+    **dict.fromkeys(_SERVERS, _opensearch),
+}
+
+
+def open_engine(
+    url: str, *, must_exist: bool = False, vocabulary: Vocabulary | None = None
+) -> Engine:
     """Connect to the engine a URL names.
 
     Args:
         url: the engine.
         must_exist: for readers: a file engine that is not there is an error, not made.
+        vocabulary: the pack's tokenizer, ``QueryEncoder.tokenizer``: OpenSearch keys terms by
+            token strings. Milvus needs none.
 
     Raises:
         InputError: an unknown scheme; the known ones are listed.
@@ -88,6 +118,7 @@ def open_engine(url: str, *, must_exist: bool = False) -> Engine:
     if parsed.scheme not in _ENGINES:
         raise InputError(
             f"no engine for {parsed.scheme or url!r}",
-            "known: milvus-lite:///path/to/file.db?name=NAME",
+            "known: milvus-lite:///path/to/file.db?name=NAME, opensearch://host:9200/NAME, "
+            "opensearchs://host:9200/NAME",
         )
-    return _ENGINES[parsed.scheme](parsed, must_exist)
+    return _ENGINES[parsed.scheme](parsed, must_exist, vocabulary)

@@ -1,0 +1,1 @@
+"""OpenSearch: both arms in one index, fused by the client."""

@@ -1,0 +1,37 @@
+"""Waiting before a request is tried again: exponential, with full jitter."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How often and after how long.
+
+    Attributes:
+        attempts: the first one included.
+        base: seconds that the first wait may take at most; each further one twice as long.
+        cap: no wait is longer than so many seconds.
+        wait: how to wait, given the seconds.
+    """
+
+    attempts: int = 7
+    base: float = 0.25
+    cap: float = 15.0
+    wait: Callable[[float], None] = time.sleep
+
+    def __iter__(self) -> Iterator[bool]:
+        """One item an attempt, True if it is the last; waits between them."""
+        for attempt in range(self.attempts):
+            if attempt:
+                longest = min(self.cap, self.base * 2 ** (attempt - 1))
+                self.wait(random.uniform(0, longest))  # noqa: S311
+            yield attempt == self.attempts - 1
+
+
+ONCE = Backoff(attempts=1)
+"""For the first request: a wrong address should fail at once."""

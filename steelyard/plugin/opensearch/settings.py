@@ -1,0 +1,110 @@
+"""Where an OpenSearch is and how to log in: the URL says the first, the environment the second."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from steelyard.errors import InputError
+
+USER, PASSWORD = "STEELYARD_OPENSEARCH_USER", "STEELYARD_OPENSEARCH_PASSWORD"
+API_KEY = "STEELYARD_OPENSEARCH_API_KEY"
+CA = "STEELYARD_OPENSEARCH_CA"
+TIMEOUT = "STEELYARD_OPENSEARCH_TIMEOUT"
+
+DEFAULT_PORT = 9200
+DEFAULT_TIMEOUT = 60.0
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One server.
+
+    Attributes:
+        host, port: of its HTTP interface.
+        tls: encrypted, the certificate verified.
+        user, password, api_key: how to log in; None where there is nothing to log in to.
+        ca: file of the certificates to trust; None is the system's.
+        timeout: seconds that one request may take.
+    """
+
+    host: str
+    port: int = DEFAULT_PORT
+    tls: bool = False
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    api_key: str | None = field(default=None, repr=False)
+    ca: str | None = None
+    timeout: float = DEFAULT_TIMEOUT
+
+    @property
+    def where(self) -> str:
+        """The server as messages name it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Certificates are always verified; None without TLS.
+
+        Raises:
+            InputError: the file of certificates cannot be read.
+        """
+        if not self.tls:
+            return None
+        try:
+            return ssl.create_default_context(cafile=self.ca)
+        except OSError as error:  # also ssl.SSLError
+            raise InputError(
+                f"${CA} names {self.ca}, which holds no certificate that can be read",
+                "name a PEM file",
+            ) from error
+
+
+def read_settings(address: str, *, tls: bool, environment: Mapping[str, str]) -> Settings:
+    """Join ``host[:port]`` of a URL with what the environment says.
+
+    Raises:
+        InputError: no host, a bad port or timeout, half a login, or a login over an unencrypted
+            connection to another machine.
+    """
+    try:
+        parts = urlsplit(f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise InputError(f"not the address of a server: {address!r}: {error}") from error
+    if not host:
+        raise InputError("the engine URL names no host", "opensearch://localhost:9200/name")
+    user, password = environment.get(USER) or None, environment.get(PASSWORD) or None
+    api_key = environment.get(API_KEY) or None
+    if (user is None) != (password is None):
+        missing = USER if user is None else PASSWORD
+        raise InputError(f"only half a login: ${missing} is not set", f"set ${USER}, ${PASSWORD}")
+    if api_key and user:
+        raise InputError("two ways to log in are set", f"unset ${API_KEY}, or ${USER}")
+    if (api_key or user) and not tls and host not in _LOOPBACK:
+        raise InputError(
+            f"a login would travel unencrypted to {host}", "write opensearchs:// instead"
+        )
+    return Settings(
+        host=host,
+        port=DEFAULT_PORT if port is None else port,
+        tls=tls,
+        user=user,
+        password=password,
+        api_key=api_key,
+        ca=environment.get(CA) or None,
+        timeout=_timeout(environment.get(TIMEOUT) or str(DEFAULT_TIMEOUT)),
+    )
+
+
+def _timeout(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise InputError(f"${TIMEOUT} is {text!r}", "give seconds, more than 0")
+    return seconds

@@ -53,7 +53,8 @@ def build(
     json: JsonOption = None,
 ) -> None:
     """Build the query tables of a causal language model (LightRetriever)."""
-    from steelyard.encoders.causal.build import DEFAULT_TABLE, BuildJob, build_pack
+    from steelyard.encoders.causal.build import BuildJob, build_pack
+    from steelyard.encoders.pack.metadata import DEFAULT_TABLE
 
     tasks = {DEFAULT_TABLE: task}
     for entry in instruction or []:

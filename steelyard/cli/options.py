@@ -43,6 +43,12 @@ ModelMovedOption = Annotated[
     str | None,
     typer.Option("--model", help="Where the document encoder is now, if it has moved."),
 ]
+QueryPromptOption = Annotated[
+    str | None, typer.Option(help="Put before queries; default: the model's own.")
+]
+DocumentPromptOption = Annotated[
+    str | None, typer.Option(help="Put before documents; default: the model's own.")
+]
 AdapterMovedOption = Annotated[
     str | None,
     typer.Option("--adapter", metavar="DIR", help="Where its LoRA adapter is now, if moved."),

@@ -11,10 +11,12 @@ import typer
 from steelyard.cli import build, export
 from steelyard.cli.options import (
     Corpus,
+    DocumentPromptOption,
     MaxRejectedOption,
     MetadataOption,
     OverwriteOption,
     PrecisionOption,
+    QueryPromptOption,
     ShardsOption,
 )
 from steelyard.cli.output import JsonOption, RichProgress, console, print_pairs, write_json
@@ -50,12 +52,8 @@ def distill(
         int, typer.Option(min=30, help="Pseudo-queries of all three kinds together.")
     ] = DEFAULTS.pseudo_queries,
     epochs: Annotated[int, typer.Option(min=1)] = DEFAULTS.epochs,
-    query_prompt: Annotated[
-        str | None, typer.Option(help="Put before queries; default: the model's own.")
-    ] = None,
-    document_prompt: Annotated[
-        str | None, typer.Option(help="Put before documents; default: the model's own.")
-    ] = None,
+    query_prompt: QueryPromptOption = None,
+    document_prompt: DocumentPromptOption = None,
     max_terms: Annotated[
         int | None, typer.Option(min=1, help="Heaviest BM25 terms a document; default: all.")
     ] = None,

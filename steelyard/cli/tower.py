@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from steelyard.cli.options import DocumentPromptOption, QueryPromptOption
 from steelyard.cli.output import JsonOption, RichProgress, print_pairs, write_json
 
 app = typer.Typer(help="Export document encoders to ONNX.", no_args_is_help=True)
@@ -32,12 +33,8 @@ def export(
         int | None,
         typer.Option(min=1, help="Cut texts to this many tokens; default: the model's."),
     ] = None,
-    query_prompt: Annotated[
-        str | None, typer.Option(help="Put before queries; default: the model's own.")
-    ] = None,
-    document_prompt: Annotated[
-        str | None, typer.Option(help="Put before documents; default: the model's own.")
-    ] = None,
+    query_prompt: QueryPromptOption = None,
+    document_prompt: DocumentPromptOption = None,
     method: Annotated[
         str,
         typer.Option(help="torch, or optimum (installed on first use, apart: about 6 GB)."),

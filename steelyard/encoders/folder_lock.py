@@ -1,14 +1,29 @@
-"""One job a folder: a lock that goes with the process, however it ends."""
+"""One job a folder: locks that go with the process, however it ends."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from steelyard.errors import InputError
+
+
+@contextmanager
+def locked_file(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold a lock file; the lock goes with the process, however it ends.
+
+    Raises:
+        BlockingIOError: another holds it, and ``wait`` is False.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -19,12 +34,9 @@ def locked_folder(folder: Path) -> Iterator[None]:
         InputError: another job holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
+    with ExitStack() as held:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            held.enter_context(locked_file(folder / ".lock", wait=False))
+        except BlockingIOError as error:
             raise InputError(f"another job is writing to {folder}", "wait for it") from error
         yield
-    finally:
-        os.close(descriptor)

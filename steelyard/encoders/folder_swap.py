@@ -9,6 +9,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from steelyard.errors import InputError
+
+
+def refuse_taken(path: Path, marker: str, what: str, overwrite: bool) -> None:
+    """Raise an InputError if a folder cannot be written here; called before hours of work.
+
+    Args:
+        path: where it would go: a free place, or with ``overwrite`` over an older one.
+        marker: file that every such folder has.
+        what: its name in messages: "a query pack".
+        overwrite: whether an older one may be replaced.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not (path / marker).is_file():
+        raise InputError(f"{path} exists and is not {what}", "choose another place")
+    if not overwrite:
+        raise InputError(f"{path} already holds {what}", "add --overwrite to replace it")
+
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from steelyard.encoders.pack.metadata import BM25, LM_HEAD
 from steelyard.errors import InputError
 
 FEEDBACK_DOCUMENTS = 3
-SPARSE_KINDS = ("bm25", "lm-head")
+SPARSE_KINDS = (BM25, LM_HEAD)
 DEFAULT_SYSTEMS = "full,lookup,bm25,full+bm25,lookup+bm25,lookup+bm25+feedback,full+bm25+feedback"
 
 

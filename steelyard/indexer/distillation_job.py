@@ -15,7 +15,6 @@ from tokenizers import Tokenizer
 
 from steelyard.encoders.distillation.recipe import distill
 from steelyard.encoders.distillation.settings import DistillationSettings
-from steelyard.encoders.documents.bm25 import KIND as BM25
 from steelyard.encoders.documents.bm25 import (
     Bm25Encoder,
     CorpusStatistics,
@@ -27,7 +26,15 @@ from steelyard.encoders.documents.paired import PairedEncoder
 from steelyard.encoders.documents.protocol import Teacher
 from steelyard.encoders.documents.sentence_transformers import native_precision
 from steelyard.encoders.pack.files import refuse_taken, write_pack
-from steelyard.encoders.pack.metadata import DenseArm, PackMetadata, SparseArm
+from steelyard.encoders.pack.metadata import (
+    BM25,
+    DEFAULT_TABLE,
+    IMPACT_SCALE,
+    QUERY_MAX_TOKENS,
+    DenseArm,
+    PackMetadata,
+    SparseArm,
+)
 from steelyard.encoders.pack.query_tokenizer import QueryTokenizer, query_tokenizer
 from steelyard.encoders.pack.spaces import vocabulary_hash
 from steelyard.encoders.query.tables import check_dtype, table_tensors
@@ -41,10 +48,6 @@ from steelyard.indexer.shards import read_shard
 from steelyard.indexer.validation import Rejection, validate
 from steelyard.progress import Progress
 from steelyard.types import DenseVectors, Document
-
-DEFAULT_TABLE = "default"
-QUERY_MAX_TOKENS = 512
-IMPACT_SCALE = 100.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from steelyard.encoders.pack.files import sha256_of
 from steelyard.encoders.pack.spaces import short_hash
+from steelyard.encoders.whole_file import whole_file
 from steelyard.errors import InputError, needs_extra
 
 with needs_extra("index"):
@@ -163,9 +164,5 @@ def check_shard(folder: Path, entry: ShardEntry) -> None:
 
 
 def _write_synced(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    with whole_file(path) as stream:
+        stream.write(text.encode())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from steelyard.encoders.whole_file import whole_file
 from steelyard.errors import InputError, needs_extra
 from steelyard.indexer.vector_columns import (
     VOCABULARY_KEY,
@@ -83,12 +83,5 @@ def read_shard(path: Path) -> EncodedDocuments:
 def _write(path: Path, columns: list[Any], arrays: list[Any], vocabulary_size: int) -> None:
     schema = pa.schema(columns, metadata={VOCABULARY_KEY: str(vocabulary_size).encode()})
     table = pa.Table.from_arrays(arrays, schema=schema)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            pq.write_table(table, stream, compression="zstd")
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as stream:
+        pq.write_table(table, stream, compression="zstd")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from steelyard.encoders.causal.source import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from steelyard.encoders.json_object import read_json
 from steelyard.errors import InputError, SteelyardError, first_line, needs_extra
 
 
@@ -35,16 +35,17 @@ def _merge(model: Any, adapter: Path) -> None:
         from peft import PeftModel
         from safetensors import safe_open
 
-    config = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    config = read_json(adapter / ADAPTER_CONFIG)
     with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as file:
         shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     remedy = f"it was made for {config.get('base_model_name_or_path')!r}: give that model"
     target = _target(model, set(shapes), adapter, remedy)
     modules = dict(target.named_modules())
     for name, shape in shapes.items():
-        weight = getattr(modules[_module_of(name)], "weight", None)
+        module = modules[_module_of(name)]
+        weight = getattr(module, "weight", None)
         if ".lora_" not in name:
-            if modules[_module_of(name)] is model.get_input_embeddings():
+            if module is model.get_input_embeddings():
                 model.resize_token_embeddings(shape[0], mean_resizing=False)
             continue
         axis = 1 if name.endswith("lora_A.weight") else 0
@@ -55,10 +56,7 @@ def _merge(model: Any, adapter: Path) -> None:
                 remedy,
             )
     wrapped = PeftModel.from_pretrained(target, str(adapter))
-    adapted = {name for name, module in modules.items() if hasattr(module, "lora_A")}
-    adapted |= {
-        n for n, module in dict(target.named_modules()).items() if hasattr(module, "lora_A")
-    }
+    adapted = {name for name, module in target.named_modules() if hasattr(module, "lora_A")}
     given = {_module_of(name) for name in shapes if ".lora_" in name}
     if adapted != given:
         first = sorted(adapted ^ given)[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,23 +12,28 @@ from numpy.typing import NDArray
 
 from steelyard.config import cache_dir
 from steelyard.encoders.causal.table import TableRows
-from steelyard.encoders.causal.tower import DEFAULT_MAX_TERMS, LM_HEAD, CausalEncoder
+from steelyard.encoders.causal.tower import DEFAULT_MAX_TERMS, CausalEncoder
 from steelyard.encoders.folder_lock import locked_folder
 from steelyard.encoders.pack.files import refuse_taken, write_pack
-from steelyard.encoders.pack.metadata import DenseArm, PackMetadata, SparseArm
+from steelyard.encoders.pack.metadata import (
+    IMPACT_SCALE,
+    LM_HEAD,
+    QUERY_MAX_TOKENS,
+    DenseArm,
+    PackMetadata,
+    SparseArm,
+)
 from steelyard.encoders.pack.spaces import short_hash, vocabulary_hash
 from steelyard.encoders.query.tables import check_dtype, table_tensors
 from steelyard.encoders.query.tokenizer import load_tokenizer
+from steelyard.encoders.whole_file import whole_file
 from steelyard.errors import InputError, SteelyardError
 from steelyard.progress import Progress
 
-DEFAULT_TABLE = "default"
 PROMPT_TEMPLATE = "Instruct: {task}\nQuery: "
 """LightRetriever's, section 1. It stands before queries only; documents have none."""
 
 SPARSE_TEXT_PREFIX = " "
-QUERY_MAX_TOKENS = 512
-IMPACT_SCALE = 100.0
 CHUNK_ROWS = 2048
 
 
@@ -233,9 +237,5 @@ def _finished(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
 
 
 def _keep(path: Path, chunk: NDArray[np.float32]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as stream:
+    with whole_file(path) as stream:
         np.save(stream, chunk, allow_pickle=False)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)

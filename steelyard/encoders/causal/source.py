@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from steelyard.encoders.json_object import read_json
 from steelyard.encoders.pack.files import sha256_of
 from steelyard.encoders.pack.spaces import canonical_json
 from steelyard.errors import InputError, first_line, needs_extra
@@ -54,11 +54,11 @@ class CausalFiles:
             digests = [sha256_of(self.folder / self.gguf_file)]
         else:
             digests = sorted(sha256_of(file) for file in _safetensors(self.folder))
-            config = _read_json(self.folder / CONFIG)
+            config = read_json(self.folder / CONFIG)
             kept = {name: config[name] for name in config if name not in _VOLATILE_FIELDS}
             digests.append(_digest(kept))
         if self.adapter is not None:
-            config = _read_json(self.adapter / ADAPTER_CONFIG)
+            config = read_json(self.adapter / ADAPTER_CONFIG)
             digests.append(sha256_of(self.adapter / ADAPTER_WEIGHTS))
             digests.append(_digest({name: config.get(name) for name in _SCALING_FIELDS}))
         return hashlib.sha256("\n".join(digests).encode()).hexdigest()
@@ -66,16 +66,6 @@ class CausalFiles:
 
 def _digest(value: dict[str, Any]) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not readable JSON: {error}", "get the model again") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} holds no JSON object", "get the model again")
-    return value
 
 
 def locate_causal_model(
@@ -104,7 +94,7 @@ def locate_causal_model(
         path = _packaged(model) or _downloaded(model, revision, gguf_file)
     lying = (path / ADAPTER_CONFIG).is_file()
     if lying and not (path / CONFIG).is_file():
-        base = _read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
+        base = read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
         raise InputError(
             f"{path} is an adapter, not a model", f"give --model {base} --adapter {path}"
         )

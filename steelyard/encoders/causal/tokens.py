@@ -6,7 +6,6 @@ normaliser of some families and would silently lose the lower-casing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from steelyard.encoders.causal.source import CausalFiles
+from steelyard.encoders.json_object import read_json
 from steelyard.encoders.pack.query_tokenizer import query_tokenizer
 from steelyard.encoders.query.tokenizer import well_formed
 from steelyard.errors import InputError, first_line, needs_extra
@@ -146,13 +146,7 @@ def _named_specials(folder: Path) -> dict[str, str | None]:
     """Special tokens by tokenizer_config.json, else by special_tokens_map.json."""
     found: dict[str, str | None] = dict.fromkeys(MADE_TOKENS)
     for file in ("special_tokens_map.json", "tokenizer_config.json"):
-        path = folder / file
-        if not path.is_file():
-            continue
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path} is not JSON: {error}", "get the model again") from error
+        values = read_json(folder / file)
         for name in found:
             value: Any = values.get(f"{name}_token")
             content = value.get("content") if isinstance(value, dict) else value

@@ -10,21 +10,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steelyard.encoders.causal.model import CausalModel, open_causal_model
 from steelyard.encoders.causal.source import locate_causal_model
-from steelyard.encoders.causal.sparse_head import SLICE_TOKENS, heaviest_terms, sparse_head
+from steelyard.encoders.causal.sparse_head import SLICE_TOKENS, sparse_head
 from steelyard.encoders.causal.tokens import CausalTokenizer, read_causal_tokenizer
-from steelyard.encoders.pack.metadata import DocumentEncoderSpec, PackMetadata
+from steelyard.encoders.pack.metadata import LM_HEAD, DocumentEncoderSpec, PackMetadata
 from steelyard.encoders.pack.spaces import vocabulary_hash
 from steelyard.errors import InputError, PackMismatchError, SteelyardError
 from steelyard.types import DenseVectors, DocumentVectors, SparseVectors, l2_normalise
 
 KIND = "causal"
-LM_HEAD = "lm-head"
 POOLING = "eos"
 DEFAULT_MAX_LENGTH = 512
 DEFAULT_MAX_TERMS = 256
@@ -131,10 +131,7 @@ class CausalEncoder:
         """
         spec = metadata.document_encoder
         found = cls(
-            model or spec.model,
-            adapter=adapter or spec.adapter,
-            gguf_file=moved_gguf(model, spec.gguf_file),
-            revision=spec.revision,
+            **where_now(spec, model, adapter),
             max_length=spec.max_length,
             dims=metadata.dense.dims,
             sparse=metadata.sparse.kind == LM_HEAD,
@@ -224,7 +221,7 @@ class CausalEncoder:
             ids[index, : len(row)] = row
         if not ids.size:
             empty = np.zeros((0, self.dims), dtype=np.float32)
-            return DocumentVectors(empty, heaviest_terms(torch.zeros(0, self.vocabulary_size), 1))
+            return DocumentVectors(empty, SparseVectors.from_rows([], self.vocabulary_size))
         # No mask: the padding comes after the text, where causal attention never looks.
         hidden = self.model.backbone(
             input_ids=torch.from_numpy(ids).to(self.model.device), use_cache=False
@@ -279,11 +276,20 @@ def _space_hash(weights: str, tokens: CausalTokenizer) -> str:
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
-def moved_gguf(model: str | None, gguf_file: str | None) -> str | None:
-    """The pack's GGUF file, unless the model has moved to where no such file is."""
-    if model is None or gguf_file is None or (Path(model).expanduser() / gguf_file).is_file():
-        return gguf_file
-    return None
+def where_now(spec: DocumentEncoderSpec, model: str | None, adapter: str | None) -> dict[str, Any]:
+    """Where a pack's tower is, or has moved to: what ``locate_causal_model`` takes.
+
+    The pack's GGUF file stays its name, unless the model has moved to where no such file is.
+    """
+    gguf_file = spec.gguf_file
+    if model and gguf_file and not (Path(model).expanduser() / gguf_file).is_file():
+        gguf_file = None
+    return {
+        "model": model or spec.model,
+        "adapter": adapter or spec.adapter,
+        "gguf_file": gguf_file,
+        "revision": spec.revision,
+    }
 
 
 def _portable(name: str) -> str:

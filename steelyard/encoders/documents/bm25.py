@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from steelyard.encoders.pack.metadata import BM25
 from steelyard.encoders.query.tokenizer import PackTokenizer
 from steelyard.errors import InputError
 from steelyard.types import DocumentVectors, SparseVectors
 
-KIND = "bm25"
+KIND = BM25
 MAX_K1 = 4.0
 """A weight stays under k1 + 1, so that 100 times it stays under the largest impact, 512."""
 

@@ -18,7 +18,7 @@ from steelyard.encoders.documents.sentence_transformers import (
     SentenceTransformersEncoder,
     native_precision,
 )
-from steelyard.encoders.pack.metadata import PackMetadata
+from steelyard.encoders.pack.metadata import LM_HEAD, PackMetadata
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.encoders.query.tokenizer import PackTokenizer
 from steelyard.errors import InputError, PackError
@@ -79,12 +79,7 @@ def document_precision(
     """What ``precision`` means for a pack's document encoder here, without opening it."""
     spec = metadata.document_encoder
     if spec.kind == causal.KIND:
-        files = locate_causal_model(
-            model or spec.model,
-            adapter=adapter or spec.adapter,
-            gguf_file=causal.moved_gguf(model, spec.gguf_file),
-            revision=spec.revision,
-        )
+        files = locate_causal_model(**causal.where_now(spec, model, adapter))
         return resolve_precision(files, precision, device)
     return OnnxEncoder.precision if spec.kind == onnx.KIND else native_precision(precision)
 
@@ -127,6 +122,6 @@ def open_document_encoder(
     dense = open_dense_encoder(
         pack.metadata, model=model, adapter=adapter, precision=precision, device=device, say=say
     )
-    if pack.metadata.sparse.kind == causal.LM_HEAD:
+    if pack.metadata.sparse.kind == LM_HEAD:
         return dense
     return PairedEncoder(dense, open_sparse_encoder(pack))

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from steelyard.encoders.documents.model_source import locate_model
 from steelyard.encoders.pack.metadata import DocumentEncoderSpec
-from steelyard.encoders.pack.spaces import DenseSpace
 from steelyard.errors import InputError, PackMismatchError, first_line, needs_extra
 from steelyard.types import DenseVectors, DocumentVectors
 
@@ -89,7 +88,7 @@ class SentenceTransformersEncoder:
             precision=precision,
             prompts=spec.prompts,
         )
-        ours, theirs = (_space(found.spec, found.dims), _space(spec, found.dims))
+        ours, theirs = (s.dense_space(found.dims).id for s in (found.spec, spec))
         if ours != theirs:
             raise PackMismatchError(
                 f"the pack was made for {spec.model} (space {theirs}), {model or spec.model} as "
@@ -182,12 +181,6 @@ class SentenceTransformersEncoder:
             if prompt:
                 return str(prompt)
         return ""
-
-
-def _space(spec: DocumentEncoderSpec, dims: int) -> str:
-    return DenseSpace(
-        spec.weights, spec.pooling, spec.prompts.get("document", ""), spec.max_length, dims
-    ).id
 
 
 def _open(source: str, revision: str | None, device: str | None) -> Any:

@@ -16,9 +16,8 @@ from steelyard.encoders.export import (
     opensearch_models,
     sentence_transformers_folder,
 )
-from steelyard.encoders.export.place import EXPORT_JSON, refuse_taken
 from steelyard.encoders.export.source import PROTOBUF_LIMIT, ExportSource, open_source
-from steelyard.encoders.folder_swap import new_folder
+from steelyard.encoders.folder_swap import new_folder, refuse_taken
 from steelyard.encoders.pack.files import sha256_of
 from steelyard.errors import InputError, PackError
 from steelyard.types import DenseVectors
@@ -56,6 +55,8 @@ FORMATS = {
         opensearch_models.write, opensearch_models.encode, "onnxruntime", "tokenizer.json"
     ),
 }
+
+EXPORT_JSON = "export.json"
 
 PROBES = (
     "does vitamin D prevent fractures?",
@@ -140,7 +141,7 @@ def export_pack(
     chosen = FORMATS.get(format_name)
     if chosen is None:
         raise InputError(f"unknown format {format_name!r}", f"choose one of {', '.join(FORMATS)}")
-    refuse_taken(out, overwrite)
+    refuse_taken(out, EXPORT_JSON, "an export", overwrite)
     source = open_source(
         pack, instruction=instruction, dims=dims, dtype=dtype, protobuf_limit=protobuf_limit
     )

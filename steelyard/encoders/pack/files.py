@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steelyard.encoders.folder_swap import new_folder
+from steelyard.encoders import folder_swap
 from steelyard.encoders.pack.card import model_card
 from steelyard.encoders.pack.metadata import FileEntry, PackMetadata
 from steelyard.encoders.pack.tensors import map_tensors
-from steelyard.errors import InputError, PackError
+from steelyard.errors import PackError
 
 PACK_JSON = "pack.json"
 TOKENIZER = "tokenizer.json"
@@ -67,7 +67,7 @@ def write_pack(
 
     path = Path(path)
     refuse_taken(path, overwrite)
-    with new_folder(path) as temporary:
+    with folder_swap.new_folder(path) as temporary:
         (temporary / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
         save_file({k: np.ascontiguousarray(v) for k, v in tables.items()}, temporary / DENSE)
         save_file({"query_weight": np.ascontiguousarray(query_weights)}, temporary / SPARSE)
@@ -135,12 +135,7 @@ def _entry(path: Path) -> FileEntry:
 
 def refuse_taken(path: Path, overwrite: bool) -> None:
     """Raise an InputError if a pack cannot be written here; called before hours of work."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    if not (path.is_dir() and (path / PACK_JSON).exists()):
-        raise InputError(f"{path} exists and is not a query pack", "choose another place")
-    if not overwrite:
-        raise InputError(f"{path} already holds a query pack", "add --overwrite to replace it")
+    folder_swap.refuse_taken(path, PACK_JSON, "a query pack", overwrite)
 
 
 def _check_file(path: Path, entry: FileEntry | None, *, verify: bool) -> None:

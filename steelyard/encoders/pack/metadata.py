@@ -18,8 +18,13 @@ from steelyard.errors import PackError
 
 FORMAT = 1
 TABLE_DTYPES = ("float32", "float16", "int8")
-COUNTED = "bm25"
-"""The sparse kind whose document weights come from counting tokens, not from a model."""
+BM25, LM_HEAD = "bm25", "lm-head"
+"""Kinds of the sparse arm: weights by counting tokens, weights by a causal model's head."""
+
+DEFAULT_TABLE = "default"
+QUERY_MAX_TOKENS = 512
+IMPACT_SCALE = 100.0
+"""What makers of packs choose where nobody says; the scale is LightRetriever's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,16 @@ class DocumentEncoderSpec:
     adapter: str | None = None
     gguf_file: str | None = None
     lowercase: bool = True
+
+    def dense_space(self, dims: int) -> DenseSpace:
+        """What this tower's vectors of ``dims`` components depend on."""
+        return DenseSpace(
+            weights=self.weights,
+            pooling=self.pooling,
+            document_prompt=self.prompts.get("document", ""),
+            max_length=self.max_length,
+            dims=dims,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +167,7 @@ class PackMetadata:
     @property
     def dense_space(self) -> DenseSpace:
         """What the dense document vectors depend on."""
-        encoder = self.document_encoder
-        return DenseSpace(
-            weights=encoder.weights,
-            pooling=encoder.pooling,
-            document_prompt=encoder.prompts.get("document", ""),
-            max_length=encoder.max_length,
-            dims=self.dense.dims,
-        )
+        return self.document_encoder.dense_space(self.dense.dims)
 
     @property
     def sparse_space(self) -> SparseSpace:
@@ -179,7 +187,7 @@ class PackMetadata:
 
     def _sparse_encoder(self) -> str | None:
         """What a model's sparse weights depend on; counted ones depend on no model."""
-        if self.sparse.kind == COUNTED:
+        if self.sparse.kind == BM25:
             return None
         encoder = self.document_encoder
         return f"{encoder.weights}/{encoder.prompts.get('document', '')}/{encoder.max_length}"

@@ -29,7 +29,6 @@ from steelyard.encoders.documents.onnx.folder import (
 from steelyard.encoders.documents.onnx.session import choose_output, graph_inputs, open_session
 from steelyard.encoders.documents.onnx.settings import PROMPTS, TowerSettings, read_settings
 from steelyard.encoders.pack.metadata import DocumentEncoderSpec
-from steelyard.encoders.pack.spaces import DenseSpace
 from steelyard.errors import InputError, PackMismatchError, first_line
 from steelyard.types import DenseVectors, DocumentVectors, l2_normalise
 
@@ -126,7 +125,7 @@ class OnnxEncoder:
             pooling=spec.pooling,
             precision=precision,
         )
-        ours, theirs = _space(found.spec, found.dims), _space(spec, found.dims)
+        ours, theirs = (s.dense_space(found.dims).id for s in (found.spec, spec))
         if ours != theirs:
             raise PackMismatchError(
                 f"the pack was made for {spec.model} (space {theirs}), {model or spec.model} as "
@@ -232,8 +231,3 @@ def pool(
     else:
         pooled = states[np.arange(len(states)), 0 if pooling == "cls" else lengths - 1]
     return np.asarray(pooled, dtype=np.float32)
-
-
-def _space(spec: DocumentEncoderSpec, dims: int) -> str:
-    prompt = spec.prompts.get("document", "")
-    return DenseSpace(spec.weights, spec.pooling, prompt, spec.max_length, dims).id

@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from steelyard.encoders.documents.onnx.settings import read_json
+from steelyard.encoders.json_object import read_json
 from steelyard.encoders.pack.files import sha256_of
 from steelyard.encoders.pack.spaces import canonical_json
 from steelyard.errors import InputError, first_line, needs_extra

@@ -5,19 +5,17 @@ So it runs as a program of its own, in an environment of its own in the cache.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from steelyard.config import cache_dir
 from steelyard.encoders.documents.onnx.folder import MODEL
+from steelyard.encoders.folder_lock import locked_file
 from steelyard.errors import InputError, SteelyardError
 
 OPTIMUM = "optimum-onnx[onnxruntime]==0.1.0"
@@ -54,7 +52,7 @@ def environment(place: Path, requirement: str) -> str:
     python = place / "bin" / "python"
     if not python.is_file():
         place.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(place.with_name(f"{place.name}.lock")):
+        with locked_file(place.with_name(f"{place.name}.lock"), wait=True):
             if not python.is_file():
                 _make_environment(place, requirement)
     return str(python)
@@ -71,17 +69,6 @@ def _make_environment(place: Path, requirement: str) -> None:
         run_program([python, "-m", "pip", "install", "-q", requirement])
         shutil.rmtree(place, ignore_errors=True)  # one whose interpreter is gone
         new.rename(place)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Wait for a lock file; the lock goes with the process, however it ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def run_program(arguments: list[str]) -> None:

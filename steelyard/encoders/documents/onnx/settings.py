@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from steelyard.encoders.json_object import read_json
 from steelyard.encoders.pack.json_fields import read_dataclass
 from steelyard.errors import InputError, PackError
 
@@ -69,16 +70,3 @@ def write_settings(folder: Path, settings: TowerSettings) -> None:
     """Write ``steelyard_tower.json`` into a tower's folder."""
     text = json.dumps(asdict(settings), indent=2, allow_nan=False)
     (folder / SETTINGS).write_text(text + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is no file; an InputError if it is damaged."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}", "correct or remove it") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} holds a {type(value).__name__}, not an object", "correct it")
-    return value

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from steelyard.encoders.pack.json_fields import read_dataclass
 from steelyard.errors import EngineError, PackError
 from steelyard.plugin.filters import Filter
+from steelyard.plugin.vocabulary import Vocabulary
 from steelyard.types import DenseVectors, Document, EncodedDocuments, SparseVectors
 
 
@@ -36,6 +37,12 @@ class Candidates:
     scores: NDArray[np.float64]
 
 
+DENSE, SPARSE, MATCH = "dense", "sparse", "match"
+"""The arms: by dense vectors, by sparse vectors, and by the engine's own BM25 over the texts."""
+
+VECTOR_ARMS = (DENSE, SPARSE)
+"""The arms whose vectors Steelyard makes."""
+
 NO_CANDIDATES = Candidates([], np.zeros(0))
 
 
@@ -51,10 +58,17 @@ def best_first(ids: Sequence[str], scores: NDArray[np.float64], k: int) -> Candi
 
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
-    """What an engine gives back of a document; ``dense`` only when it was asked for."""
+    """What an engine gives back of a document.
+
+    Attributes:
+        document: texts and metadata.
+        dense: float32 ``[d]``; only when vectors were asked for.
+        impacts: token ids (int32, ascending) and impacts (float32); only when terms were.
+    """
 
     document: Document
     dense: DenseVectors | None = None
+    impacts: tuple[NDArray[np.int32], NDArray[np.float32]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +76,7 @@ class Generation:
     """One build of an index. Stored with it, in the engine.
 
     Attributes:
-        name: physical name, ``<alias>_<utc time>_<short hash>``.
+        name: physical name, ``<alias>_<utc time>_<short hash>``; of an adopted index, its own.
         dense_space, sparse_space: what its vectors depend on; searchers compare them.
         pack_id: the pack it was made with (provenance).
         content: hash of the shards it was loaded from.
@@ -70,6 +84,10 @@ class Generation:
         vocabulary_size: columns of a sparse vector.
         scale: impacts are floor(scale x weight).
         fields: declared metadata fields and their types.
+        arms: the arms whose vectors are stored here.
+        arms_elsewhere: the arms that are in another engine, under the same physical name.
+        columns: of an adopted index: what it calls our fields (``id``, ``title``, ``text``,
+            ``dense``, and the declared metadata fields); ours where it is silent.
     """
 
     name: str
@@ -81,6 +99,9 @@ class Generation:
     vocabulary_size: int
     scale: float
     fields: dict[str, str] = field(default_factory=dict)
+    arms: tuple[str, ...] = VECTOR_ARMS
+    arms_elsewhere: tuple[str, ...] = ()
+    columns: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """What is stored in the engine."""
@@ -102,32 +123,68 @@ class Generation:
             ) from error
 
 
-QueryVectors = TypeVar("QueryVectors", DenseVectors, SparseVectors, contravariant=True)
+Queries = TypeVar("Queries", DenseVectors, SparseVectors, Sequence[str], contravariant=True)
 
 
-class Arm(Protocol[QueryVectors]):
-    """One way of scoring documents: by dense or by sparse vectors."""
+class Arm(Protocol[Queries]):
+    """One way of scoring documents: by dense vectors, by sparse vectors, by the text itself."""
 
     def search(
         self,
-        queries: QueryVectors,
+        queries: Queries,
         k: int,
         *,
         filter: Filter | None = None,
         offset: int = 0,
+        timeout: float | None = None,
     ) -> list[Candidates]:
         """Ranks ``offset + 1`` to ``offset + k`` for each of n queries.
 
-        A query without a vector (a zero or empty row) has no candidates.
+        A query without a vector (a zero or empty row, a blank text) has no candidates.
+
+        Args:
+            queries: n of them.
+            k, offset: which ranks.
+            filter: condition on metadata, applied inside the search.
+            timeout: seconds for everything, retries too; None is the engine's own limit.
+
+        Raises:
+            EngineError: the engine refuses, cannot be reached, or is too slow.
         """
 
 
+class AbsentArm(Generic[Queries]):
+    """Stands where an index has no such arm: searching it is an error that says so."""
+
+    def __init__(self, arm: str, index: str) -> None:
+        self._arm, self._index = arm, index
+
+    def search(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        filter: Filter | None = None,
+        offset: int = 0,
+        timeout: float | None = None,
+    ) -> list[Candidates]:
+        """Always raises ``EngineError``."""
+        del queries, k, filter, offset, timeout
+        raise EngineError(
+            f"{self._index} has no {self._arm} arm", "choose arms that this index has"
+        )
+
+
 class SearchIndex(Protocol):
-    """One generation, open for reading."""
+    """One generation, open for reading; safe to use from many threads."""
 
     @property
     def generation(self) -> Generation:
         """Which one."""
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of the arms that can be searched; the others are ``AbsentArm``."""
 
     @property
     def dense(self) -> Arm[DenseVectors]:
@@ -137,8 +194,26 @@ class SearchIndex(Protocol):
     def sparse(self) -> Arm[SparseVectors]:
         """The sparse arm."""
 
-    def get(self, ids: Sequence[str], *, vectors: bool = False) -> Mapping[str, StoredDocument]:
-        """Stored documents by id, with their dense vectors if asked; unknown ids are left out."""
+    @property
+    def match(self) -> Arm[Sequence[str]]:
+        """The engine's own BM25 over title and text."""
+
+    def get(
+        self,
+        ids: Sequence[str],
+        *,
+        vectors: bool = False,
+        terms: bool = False,
+        timeout: float | None = None,
+    ) -> Mapping[str, StoredDocument]:
+        """Stored documents by id; unknown ids are left out.
+
+        Args:
+            ids: any number.
+            vectors: with the dense vectors.
+            terms: with the impacts.
+            timeout: as in ``Arm.search``.
+        """
 
     def count(self) -> int:
         """Number of documents."""
@@ -182,8 +257,13 @@ class Engine(Protocol):
     def drop(self, generation: Generation) -> None:
         """Remove a generation that the alias does not stand for."""
 
-    def open(self, generation: Generation) -> SearchIndex:
-        """A generation for reading."""
+    def open(self, generation: Generation, vocabulary: Vocabulary | None = None) -> SearchIndex:
+        """A generation for reading.
+
+        Args:
+            generation: as ``resolve`` or ``generations`` gave it.
+            vocabulary: of the pack that it is searched with; None is the engine's own.
+        """
 
     def close(self) -> None:
         """Let go of connections and files."""

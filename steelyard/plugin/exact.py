@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 
 from steelyard.errors import InputError
 from steelyard.plugin.engine import (
+    MATCH,
     NO_CANDIDATES,
+    VECTOR_ARMS,
+    AbsentArm,
+    Arm,
     Candidates,
     Generation,
     StoredDocument,
@@ -42,15 +46,27 @@ class ExactIndex:
         self._content = content
         self.dense = _DenseArm(ids, content.dense)
         self.sparse = _SparseArm(ids, content.sparse, generation.scale)
+        self.match: Arm[Sequence[str]] = AbsentArm(MATCH, "exact search in memory")
+        self.arms = VECTOR_ARMS
 
-    def get(self, ids: Sequence[str], *, vectors: bool = False) -> Mapping[str, StoredDocument]:
+    def get(
+        self,
+        ids: Sequence[str],
+        *,
+        vectors: bool = False,
+        terms: bool = False,
+        timeout: float | None = None,
+    ) -> Mapping[str, StoredDocument]:
         """Documents by id; unknown ids are left out."""
+        del timeout
         found = {}
         for identifier in ids:
             if identifier in self._documents:
                 row, document = self._documents[identifier]
                 found[identifier] = StoredDocument(
-                    document, self._content.dense[row] if vectors else None
+                    document,
+                    self._content.dense[row] if vectors else None,
+                    self._content.sparse.row(row) if terms else None,
                 )
         return found
 
@@ -68,9 +84,16 @@ class _DenseArm:
         self._ids, self._vectors = ids, vectors
 
     def search(
-        self, queries: DenseVectors, k: int, *, filter: Filter | None = None, offset: int = 0
+        self,
+        queries: DenseVectors,
+        k: int,
+        *,
+        filter: Filter | None = None,
+        offset: int = 0,
+        timeout: float | None = None,
     ) -> list[Candidates]:
         """Inner products with every document."""
+        del timeout  # nothing is waited for
         _refuse_filter(filter)
         answers: list[Candidates] = []
         for first in range(0, len(queries), _CHUNK):
@@ -86,9 +109,16 @@ class _SparseArm:
         self._ids, self._by_term, self._scale = ids, vectors.to_csr().T.tocsr(), scale
 
     def search(
-        self, queries: SparseVectors, k: int, *, filter: Filter | None = None, offset: int = 0
+        self,
+        queries: SparseVectors,
+        k: int,
+        *,
+        filter: Filter | None = None,
+        offset: int = 0,
+        timeout: float | None = None,
     ) -> list[Candidates]:
         """Inner products with every document that shares a term."""
+        del timeout  # nothing is waited for
         _refuse_filter(filter)
         answers: list[Candidates] = []
         matrix = queries.to_csr()

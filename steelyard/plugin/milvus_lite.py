@@ -18,7 +18,9 @@ from scipy.sparse import csr_matrix
 
 from steelyard.errors import EngineError, InputError, needs_extra
 from steelyard.plugin.engine import (
+    MATCH,
     NO_CANDIDATES,
+    AbsentArm,
     Arm,
     Candidates,
     Generation,
@@ -28,6 +30,7 @@ from steelyard.plugin.engine import (
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.milvus_filter import COLUMN_PREFIX, ids_expression, milvus_expression
 from steelyard.plugin.quantise import quantise
+from steelyard.plugin.vocabulary import Vocabulary
 from steelyard.types import (
     MAX_ID_BYTES,
     DenseVectors,
@@ -183,8 +186,11 @@ class MilvusLiteEngine:
             self._client.release_collection(generation.name)
             self._client.drop_collection(generation.name)
 
-    def open(self, generation: Generation) -> MilvusLiteIndex:
+    def open(
+        self, generation: Generation, vocabulary: Vocabulary | None = None
+    ) -> MilvusLiteIndex:
         """A generation for reading."""
+        del vocabulary  # terms are numbers here
         with _engine_errors(f"load {generation.name}"):
             self._client.load_collection(generation.name)
         return MilvusLiteIndex(self._client, generation)
@@ -202,9 +208,19 @@ class MilvusLiteIndex:
         self.generation = generation
         self.dense: Arm[DenseVectors] = _DenseArm(client, generation)
         self.sparse: Arm[SparseVectors] = _SparseArm(client, generation)
+        self.match: Arm[Sequence[str]] = AbsentArm(MATCH, generation.name)
+        self.arms = generation.arms
 
-    def get(self, ids: Sequence[str], *, vectors: bool = False) -> Mapping[str, StoredDocument]:
+    def get(
+        self,
+        ids: Sequence[str],
+        *,
+        vectors: bool = False,
+        terms: bool = False,
+        timeout: float | None = None,
+    ) -> Mapping[str, StoredDocument]:
         """Stored documents by id."""
+        del terms, timeout
         if not ids:
             return {}
         columns = [*self._columns(), *(["dense"] if vectors else [])]
@@ -275,9 +291,16 @@ class _DenseArm:
         self._client, self._generation = client, generation
 
     def search(
-        self, queries: DenseVectors, k: int, *, filter: Filter | None = None, offset: int = 0
+        self,
+        queries: DenseVectors,
+        k: int,
+        *,
+        filter: Filter | None = None,
+        offset: int = 0,
+        timeout: float | None = None,
     ) -> list[Candidates]:
         """Exact inner products."""
+        del timeout
         if queries.shape[1] != self._generation.dims:
             raise EngineError(
                 f"queries of {queries.shape[1]} dimensions for {self._generation.name}, which has "
@@ -296,9 +319,16 @@ class _SparseArm:
         self._client, self._generation = client, generation
 
     def search(
-        self, queries: SparseVectors, k: int, *, filter: Filter | None = None, offset: int = 0
+        self,
+        queries: SparseVectors,
+        k: int,
+        *,
+        filter: Filter | None = None,
+        offset: int = 0,
+        timeout: float | None = None,
     ) -> list[Candidates]:
         """Exact inner products of query weights and impacts, divided by the scale."""
+        del timeout
         usable = np.flatnonzero(np.diff(queries.indptr))
         width = queries.vocabulary_size + 1
         rows = [

@@ -20,8 +20,8 @@ def read_dataclass(cls: type[T], value: Any, where: str) -> T:
     """Build ``cls`` from a JSON object; unknown, missing or mistyped fields are a PackError.
 
     Args:
-        cls: a dataclass whose fields are annotated with JSON types, lists, dictionaries with
-            string keys, ``X | None``, or further dataclasses.
+        cls: a dataclass whose fields are annotated with JSON types, lists, ``tuple[X, ...]``,
+            dictionaries with string keys, ``X | None``, or further dataclasses.
         value: what ``json.loads`` gave.
         where: path for messages, such as ``pack.json``.
     """
@@ -56,6 +56,8 @@ def _read(hint: Any, value: Any, where: str) -> Any:
         return _read(hint, value, where)
     if origin is list and isinstance(value, list):
         return [_read(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if origin is tuple and isinstance(value, list):
+        return tuple(_read(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is dict and isinstance(value, dict):
         return {key: _read(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):

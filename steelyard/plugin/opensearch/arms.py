@@ -48,13 +48,20 @@ class DenseArm:
         self._connection, self._generation = connection, generation
 
     def search(
-        self, queries: DenseVectors, k: int, *, filter: Filter | None = None, offset: int = 0
+        self,
+        queries: DenseVectors,
+        k: int,
+        *,
+        filter: Filter | None = None,
+        offset: int = 0,
+        timeout: float | None = None,
     ) -> list[Candidates]:
         """Approximate: see ``Arm.search``. Scores are inner products, to float32's precision.
 
         Raises:
             EngineError: queries of another dimension.
         """
+        del timeout
         generation = self._generation
         if queries.shape[1] != generation.dims:
             raise EngineError(
@@ -85,13 +92,20 @@ class SparseArm:
         self._connection, self._generation, self._keys = connection, generation, keys
 
     def search(
-        self, queries: SparseVectors, k: int, *, filter: Filter | None = None, offset: int = 0
+        self,
+        queries: SparseVectors,
+        k: int,
+        *,
+        filter: Filter | None = None,
+        offset: int = 0,
+        timeout: float | None = None,
     ) -> list[Candidates]:
         """Exact over a query's 512 heaviest terms: see ``Arm.search``.
 
         Raises:
             EngineError: queries of another vocabulary, or none was given to the engine.
         """
+        del timeout
         generation = self._generation
         if queries.vocabulary_size != generation.vocabulary_size:
             raise EngineError(

@@ -153,7 +153,9 @@ class OpenSearchEngine:
             raise EngineError(f"{name} is what {self._alias} stands for, so it stays")
         self._connection.request(f"drop {name}", "DELETE", f"/{name}", missing_ok=True)
 
-    def open(self, generation: Generation) -> OpenSearchIndex:
+    def open(
+        self, generation: Generation, vocabulary: Vocabulary | None = None
+    ) -> OpenSearchIndex:
         """A generation for reading.
 
         Raises:
@@ -164,8 +166,9 @@ class OpenSearchEngine:
         if mappings is None:
             raise EngineError(f"{name} is not in this cluster", "it was dropped: resolve again")
         found, tokens = described(mappings, f"index {name}")
-        check_tokens(found, tokens, self._keys)
-        return OpenSearchIndex(self._connection, found, self._keys)
+        keys = self._keys if vocabulary is None else TermKeys(vocabulary)
+        check_tokens(found, tokens, keys)
+        return OpenSearchIndex(self._connection, found, keys)
 
     def close(self) -> None:
         """Let go of connections."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from steelyard.errors import EngineError
-from steelyard.plugin.engine import Arm, Generation, StoredDocument
+from steelyard.plugin.engine import MATCH, AbsentArm, Arm, Generation, StoredDocument
 from steelyard.plugin.opensearch.arms import DenseArm, SparseArm
 from steelyard.plugin.opensearch.bulk import stored_document
 from steelyard.plugin.opensearch.connection import Connection
@@ -30,9 +30,19 @@ class OpenSearchIndex:
         self.generation = generation
         self.dense: Arm[DenseVectors] = DenseArm(connection, generation)
         self.sparse: Arm[SparseVectors] = SparseArm(connection, generation, keys)
+        self.match: Arm[Sequence[str]] = AbsentArm(MATCH, generation.name)
+        self.arms = generation.arms
 
-    def get(self, ids: Sequence[str], *, vectors: bool = False) -> Mapping[str, StoredDocument]:
+    def get(
+        self,
+        ids: Sequence[str],
+        *,
+        vectors: bool = False,
+        terms: bool = False,
+        timeout: float | None = None,
+    ) -> Mapping[str, StoredDocument]:
         """Stored documents by id, also those that no search sees yet."""
+        del terms, timeout
         name, found = self.generation.name, {}
         excluded = SPARSE if vectors else f"{DENSE},{SPARSE}"
         for first in range(0, len(ids), _BATCH):

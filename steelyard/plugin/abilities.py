@@ -1,0 +1,122 @@
+"""What some engines can do beyond ``Engine`` and ``SearchIndex``; asked for by ``isinstance``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from steelyard.plugin.engine import Candidates, Generation, Queries, StoredDocument
+from steelyard.plugin.filters import Filter
+from steelyard.plugin.fusion import Fusion
+from steelyard.plugin.vocabulary import Vocabulary
+from steelyard.types import DenseVectors, SparseVectors
+
+
+@runtime_checkable
+class Highlights(Protocol):
+    """An index that shows where a text's words are in its documents."""
+
+    def highlight(
+        self, ids: Sequence[str], text: str, *, timeout: float | None = None
+    ) -> Mapping[str, Mapping[str, Sequence[str]]]:
+        """Fragments by id and field (``title``, ``text``), the words between <em> and </em>."""
+
+
+@runtime_checkable
+class FusesArms(Protocol):
+    """An index that joins both arms by itself, in one request."""
+
+    def hybrid(
+        self,
+        dense: DenseVectors,
+        sparse: SparseVectors,
+        fusion: Fusion,
+        candidates: int,
+        k: int,
+        *,
+        filter: Filter | None = None,
+        offset: int = 0,
+        timeout: float | None = None,
+    ) -> list[Candidates]:
+        """Ranks ``offset + 1`` to ``offset + k`` by fused score, for each of n queries."""
+
+
+@runtime_checkable
+class Adopts(Protocol):
+    """An engine that can take over an index of vectors that someone else wrote."""
+
+    def adopt(self, generation: Generation) -> Generation:
+        """Stamp the existing index ``generation.name`` and point the alias to it.
+
+        Args:
+            generation: whose space the vectors are in; ``columns`` says where things are,
+                ``dims`` 0 takes the index's own.
+
+        Returns:
+            What was stamped.
+
+        Raises:
+            EngineError: no such index, no such column, or another dimension; nothing is changed.
+        """
+
+
+class AsyncArm(Protocol[Queries]):
+    """``Arm``, awaited."""
+
+    async def search(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        filter: Filter | None = None,
+        offset: int = 0,
+        timeout: float | None = None,
+    ) -> list[Candidates]:
+        """See ``Arm.search``."""
+
+
+class AsyncSearchIndex(Protocol):
+    """``SearchIndex``, awaited: what a searcher asks on the way of a query."""
+
+    @property
+    def generation(self) -> Generation:
+        """Which one."""
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of the arms that can be searched."""
+
+    @property
+    def dense(self) -> AsyncArm[DenseVectors]:
+        """The dense arm."""
+
+    @property
+    def sparse(self) -> AsyncArm[SparseVectors]:
+        """The sparse arm."""
+
+    @property
+    def match(self) -> AsyncArm[Sequence[str]]:
+        """The engine's own BM25 over title and text."""
+
+    async def get(
+        self,
+        ids: Sequence[str],
+        *,
+        vectors: bool = False,
+        terms: bool = False,
+        timeout: float | None = None,
+    ) -> Mapping[str, StoredDocument]:
+        """See ``SearchIndex.get``."""
+
+
+@runtime_checkable
+class OpensAsync(Protocol):
+    """An engine whose client has an asynchronous API of its own."""
+
+    async def open_async(
+        self, generation: Generation, vocabulary: Vocabulary | None = None
+    ) -> AsyncSearchIndex:
+        """As ``Engine.open``; connections are of the running event loop."""
+
+    async def close_async(self) -> None:
+        """Let go of what ``open_async`` opened in this loop."""

@@ -15,7 +15,8 @@ from steelyard.errors import EngineError, InputError, PackMismatchError
 from steelyard.indexer.load import exact_index, load_shards
 from steelyard.plugin.engine import Engine, Generation
 from steelyard.plugin.filters import And, Eq, Exists, Filter, In, Not, Or, Range
-from steelyard.plugin.searcher import Searcher, check_spaces
+from steelyard.plugin.packs import check_spaces
+from steelyard.plugin.searcher import Searcher
 from steelyard.plugin.urls import open_engine, parse_url
 from steelyard.progress import SilentProgress
 from steelyard.types import Document, EncodedDocuments, SparseVectors, l2_normalise

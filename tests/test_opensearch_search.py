@@ -15,8 +15,8 @@ import pytest
 
 from steelyard.errors import EngineError, PackMismatchError
 from steelyard.indexer.load import LoadReport, exact_index, load_shards
-from steelyard.plugin import searcher as searcher_module
 from steelyard.plugin.engine import Candidates, Engine
+from steelyard.plugin.fusion import Fusion
 from steelyard.plugin.ranking import rank
 from steelyard.plugin.searcher import Searcher
 from steelyard.progress import SilentProgress
@@ -102,7 +102,7 @@ def test_the_searcher_ranks_as_other_engines_do(
     here, there = Searcher(encoder, ours), Searcher(encoder, theirs)
     with ThreadPoolExecutor(1) as threads:
         rankings = rank(
-            exact, encoder.encode_query(texts), here.fusion, 1000, threads, feedback=feedback
+            exact, encoder.encode_query(texts), Fusion(), 1000, threads, feedback=feedback
         )
     same = 0
     for text, ranking in zip(texts, rankings, strict=True):
@@ -125,20 +125,17 @@ def test_the_searcher_ranks_as_other_engines_do(
         assert nothing.hits == []
 
 
-def test_a_reader_sees_no_gap_while_generations_change(
-    small: Small, opener: Opener, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reader_sees_no_gap_while_generations_change(small: Small, opener: Opener) -> None:
     encoder = small.encoder
     writer = opener(encoder.tokenizer)
     names = [load(small, writer, 0).generation]
     text = questions(1)[0]
-    stale = Searcher(encoder, opener(encoder.tokenizer))
+    stale = Searcher(encoder, opener(encoder.tokenizer), resolve_every=1e9)
     before = [hit.id for hit in stale.search(text, 10).hits]
-    monkeypatch.setattr(searcher_module, "RESOLVE_SECONDS", 0.0)
     stop, seen, failures = threading.Event(), [], []
 
     def read() -> None:
-        reader = Searcher(encoder, opener(encoder.tokenizer))
+        reader = Searcher(encoder, opener(encoder.tokenizer), resolve_every=0)
         try:
             while not stop.is_set():
                 answer = reader.search(text, 10, feedback=3)
@@ -162,7 +159,6 @@ def test_a_reader_sees_no_gap_while_generations_change(
     assert failures == []
     assert set(seen) <= set(names)
     assert seen == sorted(seen)
-    monkeypatch.setattr(searcher_module, "RESOLVE_SECONDS", 1e9)
     after = stale.search(text, 10)  # its generation has been dropped meanwhile
     assert after.generation == names[-1]
     assert [hit.id for hit in after.hits] == before

@@ -133,7 +133,7 @@ def run_systems(
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.eval.evaluate import evaluate
     from steelyard.plugin.exact import ExactIndex
-    from steelyard.plugin.searcher import check_spaces
+    from steelyard.plugin.packs import check_spaces
     from steelyard.plugin.urls import open_engine
 
     queries, progress = QueryEncoder.load(pack), RichProgress()

@@ -7,15 +7,15 @@ document that an arm did not return gets 0 from it. ``rrf``: sum of 1 / (60 + ra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steelyard.encoders.pack.metadata import FusionDefaults
 from steelyard.errors import InputError
-from steelyard.plugin.engine import Candidates, best_first
+from steelyard.plugin.engine import DENSE, MATCH, SPARSE, Candidates, best_first
 
 METHODS = ("min-max", "rrf")
 _EPSILON = 1e-8
@@ -27,13 +27,15 @@ class Fusion:
 
     Attributes:
         method: ``min-max`` or ``rrf``.
-        weights: one an arm, dense first; ``rrf`` does not use them.
+        weights: of the dense and the sparse arm; ``rrf`` does not use them.
+        match: of the engine's own BM25, where that takes part.
         rrf_k: the constant of RRF.
     """
 
     method: str = "min-max"
     weights: tuple[float, ...] = (0.7, 0.3)
     rrf_k: int = 60
+    match: float = 0.3
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -46,6 +48,16 @@ class Fusion:
         """A pack's own fusion, or another method with the pack's weights."""
         weights = (defaults.dense_weight, defaults.sparse_weight)
         return cls(method or defaults.method, weights, defaults.rrf_k)
+
+    def weight(self, arm: str) -> float:
+        """What the best document of an arm gets from it."""
+        return {DENSE: self.weights[0], SPARSE: self.weights[-1], MATCH: self.match}[arm]
+
+
+def fuse_arms(arms: Mapping[str, Candidates], fusion: Fusion) -> Candidates:
+    """One query's candidates by name of the arm, fused: see ``fuse``."""
+    weights = tuple(fusion.weight(arm) for arm in arms)
+    return fuse(list(arms.values()), replace(fusion, weights=weights))
 
 
 def fuse(arms: Sequence[Candidates], fusion: Fusion, k: int | None = None) -> Candidates:
@@ -67,15 +79,24 @@ def fuse(arms: Sequence[Candidates], fusion: Fusion, k: int | None = None) -> Ca
     ]
     scores = np.zeros(len(place))
     for index, (arm, where) in enumerate(zip(arms, positions, strict=True)):
-        scores[where] += _contribution(arm.scores, fusion, index)
+        scores[where] += contributions(arm.scores, fusion, fusion.weights[index])
     return best_first(list(place), scores, len(place) if k is None else k)
 
 
-def _contribution(scores: NDArray[np.float64], fusion: Fusion, arm: int) -> NDArray[np.float64]:
+def contributions(
+    scores: NDArray[np.float64], fusion: Fusion, weight: float
+) -> NDArray[np.float64]:
+    """What an arm's candidates, best first, get from it.
+
+    Args:
+        scores: of the arm ``[n]``.
+        fusion: the method.
+        weight: of the arm.
+    """
     if not len(scores):
         return scores
     if fusion.method == "rrf":
         return 1 / (fusion.rrf_k + 1 + np.arange(len(scores), dtype=np.float64))
     low, high = scores.min(), scores.max()
     scaled: NDArray[np.float64] = (scores - low) / (high - low + _EPSILON)
-    return fusion.weights[arm] * scaled
+    return weight * scaled

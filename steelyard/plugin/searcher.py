@@ -4,119 +4,99 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from steelyard.encoders.query.encoder import QueryEncoder
-from steelyard.errors import EngineError, InputError, PackMismatchError
-from steelyard.plugin.engine import (
-    Candidates,
-    Engine,
-    Generation,
-    SearchIndex,
-)
+from steelyard.errors import EngineError, InputError
+from steelyard.plugin.abilities import FusesArms, Highlights
+from steelyard.plugin.engine import Engine, SearchIndex
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.fusion import Fusion
-from steelyard.plugin.ranking import rank
+from steelyard.plugin.packs import OnePack, Packs, open_packs
+from steelyard.plugin.search.answer import Answer, ArmHit, Explanation, Hit, TermMatch
+from steelyard.plugin.search.current import RESOLVE_SECONDS, Current, CurrentGeneration
+from steelyard.plugin.search.deadline import Deadline
+from steelyard.plugin.search.drive import drive
+from steelyard.plugin.search.recency import Recency
+from steelyard.plugin.search.request import Request, SearchSettings, answer_plan
 from steelyard.plugin.urls import open_engine
-from steelyard.types import Document, EncodedQueries
 
-RESOLVE_SECONDS = 5.0
-"""A searcher asks for the alias's generation at most this often."""
+__all__ = [
+    "RESOLVE_SECONDS",
+    "Answer",
+    "ArmHit",
+    "Explanation",
+    "Hit",
+    "Recency",
+    "Searcher",
+    "TermMatch",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class ArmHit:
-    """What one arm says of one document: its inner product, and its rank from 1."""
-
-    score: float
-    rank: int
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One result.
-
-    Attributes:
-        id, score: the fused score.
-        dense, sparse: what each arm said; None where the arm did not return the document.
-        document: title, text and metadata; None in rankings made without fetching.
-    """
-
-    id: str
-    score: float
-    dense: ArmHit | None
-    sparse: ArmHit | None
-    document: Document | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The answer to one query.
-
-    Attributes:
-        hits: best first.
-        generation: which build of the index answered.
-        empty: the query had no known token, so there are no hits.
-        truncated: the query was cut to the pack's ``query_max_tokens``.
-        seconds: from text to hits.
-    """
-
-    hits: list[Hit]
-    generation: str
-    empty: bool
-    truncated: bool
-    seconds: float
+_THREADS = 16
+"""Enough that a few arms that hang until their own time-out keep nobody waiting."""
 
 
 class Searcher:
     """Hybrid search over one index; safe to use from many threads.
 
     Args:
-        queries: the query encoder.
+        queries: the query encoder; or where encoders come from, so that an index of another
+            pack is searched with that pack from the switch-over on.
         engine: where the documents are.
-        fusion: None takes the pack's.
-        candidates: how many each arm gives to fusion; None takes the pack's.
+        fusion, candidates, arms, filter, on_engine_failure, deadline, fused_by_engine: see
+            ``SearchSettings``.
+        resolve_every: seconds for which the alias is not read again, unless a search fails.
     """
 
     def __init__(
         self,
-        queries: QueryEncoder,
+        queries: QueryEncoder | Packs,
         engine: Engine,
         *,
         fusion: Fusion | None = None,
         candidates: int | None = None,
+        arms: tuple[str, ...] | None = None,
+        filter: Filter | None = None,
+        on_engine_failure: str = "raise",
+        deadline: float | None = None,
+        fused_by_engine: bool = False,
+        resolve_every: float = RESOLVE_SECONDS,
     ) -> None:
-        defaults = queries.metadata.fusion
-        self.queries = queries
         self.engine = engine
-        self.fusion = fusion or Fusion.of_pack(defaults)
-        self.candidates = candidates or defaults.candidates
-        self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="steelyard-arm")
-        self._index: SearchIndex | None = None
-        self._resolved_at = 0.0
+        self.settings = SearchSettings(
+            fusion, candidates, arms, filter, on_engine_failure, deadline, fused_by_engine
+        )
+        Deadline(deadline)
+        packs = OnePack(queries) if isinstance(queries, QueryEncoder) else queries
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="steelyard-arm")
+        self._current = CurrentGeneration(engine, packs, self._threads, resolve_every)
 
     @classmethod
-    def open(
-        cls,
-        pack: str | Path,
-        url: str,
-        *,
-        fusion: Fusion | None = None,
-        candidates: int | None = None,
-    ) -> Searcher:
+    def open(cls, pack: str | Path, url: str, **settings: Any) -> Searcher:
         """Open a pack and an engine, and check that they belong together.
+
+        Args:
+            pack: a pack's folder; or a folder of packs, of which the one that an index was made
+                with is taken.
+            url: of the engine.
+            settings: as for ``Searcher``.
 
         Raises:
             PackMismatchError: the index's documents are of another space; both are shown.
             EngineError: there is no index of that name.
         """
-        queries = QueryEncoder.load(pack)
-        engine = open_engine(url, must_exist=True, vocabulary=queries.tokenizer)
-        searcher = cls(queries, engine, fusion=fusion, candidates=candidates)
+        packs = open_packs(pack)
+        vocabulary = packs.encoder.tokenizer if isinstance(packs, OnePack) else None
+        engine = open_engine(url, must_exist=True, vocabulary=vocabulary)
+        try:
+            searcher = cls(packs, engine, **settings)
+        except BaseException:
+            engine.close()
+            raise
         try:
             searcher.index()
-        except Exception:
+        except BaseException:
             searcher.close()
             raise
         return searcher
@@ -129,24 +109,17 @@ class Searcher:
 
     def close(self) -> None:
         """Release threads and the engine."""
-        self._threads.shutdown(wait=True)
+        self._threads.shutdown(wait=self.settings.deadline is None, cancel_futures=True)
         self.engine.close()
 
     def index(self) -> SearchIndex:
         """The generation to search now; the alias is read again every 5 seconds."""
-        now = time.monotonic()
-        if self._index is None or now - self._resolved_at > RESOLVE_SECONDS:
-            generation = self.engine.resolve()
-            if generation is None:
-                raise EngineError(
-                    f"no index {self.engine.alias!r} in this engine",
-                    "make one with 'steelyard index'",
-                )
-            if self._index is None or self._index.generation != generation:
-                check_spaces(self.queries, generation)
-                self._index = self.engine.open(generation)
-            self._resolved_at = now
-        return self._index
+        return self._now(Deadline(None)).index
+
+    @property
+    def queries(self) -> QueryEncoder:
+        """The encoder of the generation that is searched now."""
+        return self._now(Deadline(None)).queries
 
     def search(
         self,
@@ -157,6 +130,10 @@ class Searcher:
         filter: Filter | None = None,
         feedback: int = 0,
         instruction: str | None = None,
+        recency: Recency | None = None,
+        documents: bool = True,
+        highlight: bool = False,
+        explain: bool = False,
     ) -> Answer:
         """Ranks ``offset + 1`` to ``offset + k`` for a query.
 
@@ -164,88 +141,57 @@ class Searcher:
             text: the query; may be anything, also empty.
             k: number of hits.
             offset: skip so many.
-            filter: condition on metadata, applied inside both arms.
+            filter: condition on metadata, applied inside all arms.
             feedback: refine the query by so many of its best documents' vectors and run the
                 dense arm again; 0 is off.
             instruction: name of the pack's table; None is its default.
+            recency: put newer documents first, other things being equal.
+            documents: with title, text and metadata; without saves a request.
+            highlight: with fragments of texts; only where the engine has its own BM25.
+            explain: with the tokens that matched, and what fusion did.
 
         Raises:
-            InputError: ``offset + k`` exceeds the number of candidates.
+            InputError: ``offset + k`` exceeds the number of candidates, or the index has not
+                what was asked for.
+            EngineError: an arm failed, or all of them; see ``on_engine_failure``.
         """
         started = time.perf_counter()
-        if k < 1 or offset < 0 or offset + k > self.candidates:
-            raise InputError(
-                f"offset {offset} + k {k} of {self.candidates} candidates",
-                "ask for fewer, or raise candidates",
-            )
-        encoded = self.queries.encode_query(text, instruction=instruction)
-        index = self.index()
+        deadline = Deadline(self.settings.deadline)
+        request = Request(
+            text, k, offset, filter, feedback, instruction, recency, documents, highlight, explain
+        )
+        current = self._now(deadline)
         try:
-            hits = self._hits(index, encoded, k, offset, filter, feedback)
+            answer = self._answer(request, current, deadline, started)
+            failed = bool(answer.missing)
         except EngineError:
             # The generation may have been dropped since the alias was read.
-            self._resolved_at = -RESOLVE_SECONDS
-            fresh = self.index()
-            if fresh.generation == index.generation:
+            fresh = self._current.newer_than(current, deadline)
+            if fresh is None:
                 raise
-            index = fresh
-            hits = self._hits(index, encoded, k, offset, filter, feedback)
-        return Answer(
-            hits,
-            index.generation.name,
-            bool(encoded.empty[0]),
-            bool(encoded.truncated[0]),
-            time.perf_counter() - started,
-        )
+            return self._answer(request, fresh, deadline, started)
+        if failed:
+            fresh = self._current.newer_than(current, deadline)
+            if fresh is not None:
+                return self._answer(request, fresh, deadline, started)
+        return answer
 
-    def _hits(
-        self,
-        index: SearchIndex,
-        encoded: EncodedQueries,
-        k: int,
-        offset: int,
-        filter: Filter | None,
-        feedback: int,
-    ) -> list[Hit]:
-        (ranking,) = rank(
-            index,
-            encoded,
-            self.fusion,
-            self.candidates,
-            self._threads,
-            filter=filter,
-            feedback=feedback,
-        )
-        chosen = ranking.fused.ids[offset : offset + k]
-        stored = index.get(chosen)
-        dense, sparse = _arm_hits(ranking.dense), _arm_hits(ranking.sparse)
-        scores = dict(zip(ranking.fused.ids, ranking.fused.scores.tolist(), strict=True))
-        return [
-            Hit(i, scores[i], dense.get(i), sparse.get(i), stored[i].document)
-            for i in chosen
-            if i in stored
-        ]
+    def _answer(
+        self, request: Request, current: Current, deadline: Deadline, started: float
+    ) -> Answer:
+        check_abilities(current.index, request, self.settings)
+        plan = answer_plan(request, self.settings, current, started)
+        return drive(plan, current.index, self._threads, deadline)
+
+    def _now(self, deadline: Deadline) -> Current:
+        return self._current.get(deadline)
 
 
-def check_spaces(queries: QueryEncoder, generation: Generation) -> None:
-    """Refuse a pack whose spaces are not the index's, showing both."""
-    spaces = queries.metadata.spaces
-    for arm, ours, theirs in (
-        ("dense", spaces.dense, generation.dense_space),
-        ("sparse", spaces.sparse, generation.sparse_space),
+def check_abilities(index: Any, request: Request, settings: SearchSettings) -> None:
+    """Refuse what this engine cannot do."""
+    for wanted, ability, what in (
+        (request.highlight, Highlights, "highlights"),
+        (settings.fused_by_engine, FusesArms, "fusion of its own"),
     ):
-        if ours != theirs:
-            raise PackMismatchError(
-                f"the pack's {arm} space is {ours}, the documents of {generation.name} are in "
-                f"{theirs}",
-                "search with a pack of that space, or index the corpus with this pack",
-            )
-
-
-def _arm_hits(candidates: Candidates) -> dict[str, ArmHit]:
-    return {
-        identifier: ArmHit(score, rank)
-        for rank, (identifier, score) in enumerate(
-            zip(candidates.ids, candidates.scores.tolist(), strict=True), start=1
-        )
-    }
+        if wanted and not isinstance(index, ability):
+            raise InputError(f"this engine has no {what}", "OpenSearch has")

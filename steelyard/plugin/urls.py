@@ -1,20 +1,28 @@
-"""Engines are URLs: ``milvus-lite:///path/file.db?name=demo``, ``opensearch://host:9200/demo``."""
+"""Engines are URLs: ``milvus-lite:///path/file.db?name=demo``, ``opensearch://host:9200/demo``.
+
+Two engines that hold one arm each are ``dense=URL,sparse=URL``. Other packages add engines by
+entry points of the group ``steelyard.engines``.
+"""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from steelyard.errors import InputError
+from steelyard.errors import EngineError, InputError, SteelyardError, first_line
 from steelyard.plugin.engine import Engine
 from steelyard.plugin.vocabulary import Vocabulary
 
+ENTRY_POINTS = "steelyard.engines"
+"""The name of an entry point is the scheme, its object an ``OpenEngine``."""
+
 _ALIAS = re.compile(r"[a-z][a-z0-9_]{0,99}")
-_SERVERS = ("opensearch", "opensearchs")
-"""Their URLs name the index by the path."""
+_PAIR = re.compile(r"dense=(?P<dense>.+),sparse=(?P<sparse>.+)|sparse=(.+),dense=(.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +31,7 @@ class EngineUrl:
 
     Attributes:
         scheme: which engine.
-        host: and port, of a server.
+        host: and port, of a server; empty for a file.
         path: of a file engine.
         alias: the name that users search.
     """
@@ -34,8 +42,23 @@ class EngineUrl:
     alias: str
 
 
+OpenEngine: TypeAlias = Callable[[EngineUrl, bool, "Vocabulary | None"], Engine]
+"""Opens an engine: its URL, whether it must be there already, and the pack's tokenizer."""
+
+_BUILT_IN = {
+    "milvus-lite": "steelyard.plugin.milvus.open:open_milvus_lite",
+    "milvus": "steelyard.plugin.milvus.open:open_milvus",
+    "milvuss": "steelyard.plugin.milvus.open:open_milvus",
+    "opensearch": "steelyard.plugin.opensearch.open:open_opensearch",
+    "opensearchs": "steelyard.plugin.opensearch.open:open_opensearch",
+    "lucene": "steelyard.plugin.lucene.open:open_lucene",
+}
+
+
 def parse_url(url: str) -> EngineUrl:
     """Take a URL apart.
+
+    A server's URL names the index by its path, a file's by ``name=``.
 
     Raises:
         InputError: not an engine URL, credentials inside it, or an alias that engines refuse.
@@ -55,11 +78,11 @@ def parse_url(url: str) -> EngineUrl:
     if unknown:
         raise InputError(f"unknown setting {unknown[0]!r} in the engine URL", "known: name")
     alias = query.get("name", ["documents"])[0]
-    if parts.scheme in _SERVERS:
+    if parts.netloc and not parts.scheme.endswith("-lite"):
         if query:
             raise InputError(
                 "the engine URL names the index by 'name='",
-                f"write {parts.scheme}://host:9200/NAME",
+                f"write {parts.scheme}://{parts.netloc}/NAME",
             )
         alias = unquote(parts.path).strip("/") or alias
     if not _ALIAS.fullmatch(alias):
@@ -70,42 +93,13 @@ def parse_url(url: str) -> EngineUrl:
     return EngineUrl(parts.scheme, parts.netloc, unquote(parts.path), alias)
 
 
-def _milvus_lite(url: EngineUrl, must_exist: bool, vocabulary: Vocabulary | None) -> Engine:
-    del vocabulary  # terms are numbers there
-    from steelyard.plugin.milvus_lite import MilvusLiteEngine
-
-    if url.host:
-        raise InputError(
-            f"milvus-lite is a file here, not a host ({url.host!r})",
-            "write milvus-lite:///absolute/path.db or milvus-lite:relative/path.db",
-        )
-    return MilvusLiteEngine(url.path, url.alias, must_exist=must_exist)
-
-
-def _opensearch(url: EngineUrl, must_exist: bool, vocabulary: Vocabulary | None) -> Engine:
-    from steelyard.plugin.opensearch.connection import Connection
-    from steelyard.plugin.opensearch.engine import OpenSearchEngine
-    from steelyard.plugin.opensearch.settings import read_settings
-
-    del must_exist  # opening makes nothing
-    tls = url.scheme == "opensearchs"
-    settings = read_settings(url.host, tls=tls, environment=os.environ)
-    return OpenSearchEngine(Connection(settings), url.alias, vocabulary)
-
-
-_ENGINES: dict[str, Callable[[EngineUrl, bool, Vocabulary | None], Engine]] = {
-    "milvus-lite": _milvus_lite,
-    **dict.fromkeys(_SERVERS, _opensearch),
-}
-
-
 def open_engine(
     url: str, *, must_exist: bool = False, vocabulary: Vocabulary | None = None
 ) -> Engine:
-    """Connect to the engine a URL names.
+    """Connect to the engine a URL names, or to the two of a pair.
 
     Args:
-        url: the engine.
+        url: the engine; ``dense=URL,sparse=URL`` for one arm in each of two.
         must_exist: for readers: a file engine that is not there is an error, not made.
         vocabulary: the pack's tokenizer, ``QueryEncoder.tokenizer``: OpenSearch keys terms by
             token strings. Milvus needs none.
@@ -114,11 +108,51 @@ def open_engine(
         InputError: an unknown scheme; the known ones are listed.
         EngineError: it cannot be reached.
     """
+    pair = _PAIR.fullmatch(url)
+    if pair:
+        dense, sparse = (pair["dense"] or pair[4]), (pair["sparse"] or pair[3])
+        return _open_pair(dense, sparse, must_exist, vocabulary)
     parsed = parse_url(url)
-    if parsed.scheme not in _ENGINES:
+    return _opener(parsed.scheme, url)(parsed, must_exist, vocabulary)
+
+
+def _open_pair(dense: str, sparse: str, must_exist: bool, vocabulary: Vocabulary | None) -> Engine:
+    from steelyard.plugin.paired import PairedEngine
+
+    first = open_engine(dense, must_exist=must_exist, vocabulary=vocabulary)
+    try:
+        second = open_engine(sparse, must_exist=must_exist, vocabulary=vocabulary)
+    except BaseException:
+        first.close()
+        raise
+    try:
+        return PairedEngine(first, second)
+    except EngineError:
+        first.close()
+        second.close()
+        raise
+
+
+def _opener(scheme: str, url: str) -> OpenEngine:
+    if scheme in _BUILT_IN:
+        module, _, name = _BUILT_IN[scheme].partition(":")
+        opener: OpenEngine = getattr(import_module(module), name)
+        return opener
+    found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if scheme not in found:
+        known = ", ".join(sorted({*_BUILT_IN, *found}))
         raise InputError(
-            f"no engine for {parsed.scheme or url!r}",
-            "known: milvus-lite:///path/to/file.db?name=NAME, opensearch://host:9200/NAME, "
-            "opensearchs://host:9200/NAME",
+            f"no engine for {scheme or url!r}",
+            f"known: {known}; for example opensearch://host:9200/NAME, "
+            "milvus-lite:///path/to/file.db?name=NAME",
         )
-    return _ENGINES[parsed.scheme](parsed, must_exist, vocabulary)
+    try:
+        loaded: OpenEngine = found[scheme].load()
+    except SteelyardError:
+        raise
+    except Exception as error:  # another package's code
+        raise EngineError(
+            f"the engine {scheme!r} ({found[scheme].value}) cannot be loaded: {first_line(error)}",
+            "look at the package that brings it",
+        ) from error
+    return loaded

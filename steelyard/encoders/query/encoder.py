@@ -118,6 +118,26 @@ class QueryEncoder:
         _refuse_string(texts)
         return self._weigh(self._sparse_tokens.encode(texts))
 
+    def token_vectors(
+        self, text: str, *, instruction: str | None = None
+    ) -> tuple[list[int], list[int], NDArray[np.float32]]:
+        """A query's dense vector taken apart by token, for explaining scores.
+
+        Args:
+            text: one query.
+            instruction: name of the table; None is the pack's default.
+
+        Returns:
+            Token ids, how often each occurs, and float32 ``[tokens, d]`` that adds up to the
+            dense vector of the query.
+        """
+        table = self._table(instruction)
+        tokens, _ = self._dense_tokens.encode_one(text)
+        ids, counts = np.unique(np.array(tokens, dtype=np.int32), return_counts=True)
+        rows = table.gather(ids) * counts[:, None].astype(np.float32)
+        norm = float(np.linalg.norm(rows.sum(axis=0)))
+        return ids.tolist(), counts.tolist(), rows / np.float32(norm) if norm else rows
+
     def _table(self, instruction: str | None) -> LookupTable:
         name = self.metadata.dense.default_table if instruction is None else instruction
         table = self.tables.get(name)

@@ -1,0 +1,32 @@
+"""A moment by which an answer is due."""
+
+from __future__ import annotations
+
+import time
+
+from steelyard.errors import EngineError, InputError
+
+
+class Deadline:
+    """Counts down from its making.
+
+    Args:
+        seconds: until it is over; None is never.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        if seconds is not None and not 0 < seconds < float("inf"):
+            raise InputError(f"a deadline of {seconds} seconds", "give more than 0, or None")
+        self.seconds = seconds
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def left(self, share: float = 1.0) -> float | None:
+        """Seconds that are left, or a share of them; never less than 0; None is no end."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic()) * share
+
+    def missed(self, what: str) -> EngineError:
+        """The error of something that did not come in time."""
+        return EngineError(
+            f"{what} did not answer within {self.seconds:g} s",
+            "look at the engine, or allow a longer deadline",
+        )

@@ -16,7 +16,15 @@ EngineOption = Annotated[
     typer.Option(
         "--to",
         metavar="URL",
-        help="Engine, e.g. 'milvus-lite:///path/file.db?name=demo', opensearch://host:9200/demo.",
+        help="Engine, e.g. 'milvus-lite:///path/file.db?name=demo', opensearch://host:9200/demo; "
+        "two of them: dense=URL,sparse=URL.",
+    ),
+]
+FilterOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JSON",
+        help='Condition on metadata, e.g. \'{"range": {"price": {"lt": 10}}}\'.',
     ),
 ]
 PrecisionOption = Annotated[

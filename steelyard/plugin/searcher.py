@@ -54,7 +54,7 @@ class Searcher:
         queries: QueryEncoder | Packs,
         engine: Engine,
         *,
-        fusion: Fusion | None = None,
+        fusion: Fusion | str | None = None,
         candidates: int | None = None,
         arms: tuple[str, ...] | None = None,
         filter: Filter | None = None,

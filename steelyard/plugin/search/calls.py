@@ -10,9 +10,16 @@ from steelyard.plugin.filters import Filter
 from steelyard.plugin.fusion import Fusion
 from steelyard.types import DenseVectors, SparseVectors
 
+STEP = 0.75
+"""Of the time that is left, so much is for a question after which others come."""
+
 
 class Call(Protocol):
     """One question."""
+
+    @property
+    def share(self) -> float:
+        """Of the time that is left, so much may be waited for the answer."""
 
     @property
     def name(self) -> str:
@@ -30,6 +37,7 @@ class SearchArm:
     queries: DenseVectors | SparseVectors | Sequence[str]
     k: int
     filter: Filter | None = None
+    share: float = STEP
 
     @property
     def name(self) -> str:
@@ -52,6 +60,7 @@ class SearchFused:
     candidates: int
     k: int
     filter: Filter | None = None
+    share: float = STEP
 
     @property
     def name(self) -> str:
@@ -78,6 +87,7 @@ class Fetch:
     ids: Sequence[str]
     vectors: bool = False
     terms: bool = False
+    share: float = STEP
 
     @property
     def name(self) -> str:
@@ -95,6 +105,7 @@ class Highlight:
 
     ids: Sequence[str]
     text: str
+    share: float = 1.0
 
     @property
     def name(self) -> str:

@@ -27,6 +27,6 @@ class Deadline:
     def missed(self, what: str) -> EngineError:
         """The error of something that did not come in time."""
         return EngineError(
-            f"{what} did not answer within {self.seconds:g} s",
+            f"{what} did not answer in time for a deadline of {self.seconds:g} s",
             "look at the engine, or allow a longer deadline",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
@@ -44,7 +44,7 @@ async def drive_async(
     try:
         calls = next(plan)
         while True:
-            asked = [_await_one(call, call.on(index, deadline.left()), deadline) for call in calls]
+            asked = [_await_one(call, index, deadline) for call in calls]
             calls = plan.send(await asyncio.gather(*asked))
     except StopIteration as done:
         result: T = done.value
@@ -61,9 +61,9 @@ def _ask(
         return [first, *(future.result() for future in later)]
     futures: list[Future[Any]] = []
     for call in calls:
-        left = deadline.left()
+        left = deadline.left(call.share)
         futures.append(threads.submit(_ask_one, call, index, left))
-    wait(futures, deadline.left())
+    wait(futures, deadline.left(max(call.share for call in calls)))
     return [
         future.result() if future.done() else deadline.missed(call.name)
         for call, future in zip(calls, futures, strict=True)
@@ -77,9 +77,10 @@ def _ask_one(call: Call, index: Any, timeout: float | None) -> Any:
         return error
 
 
-async def _await_one(call: Call, answer: Awaitable[Any], deadline: Deadline) -> Any:
+async def _await_one(call: Call, index: Any, deadline: Deadline) -> Any:
+    left = deadline.left(call.share)
     try:
-        return await asyncio.wait_for(answer, deadline.left())
+        return await asyncio.wait_for(call.on(index, left), left)
     except EngineError as error:
         return error
     except asyncio.TimeoutError:

@@ -35,7 +35,8 @@ class SearchSettings:
     """What all searches of a searcher have in common.
 
     Attributes:
-        fusion: how the arms are joined; None is the pack's.
+        fusion: how the arms are joined; a method's name takes the pack's weights, None its
+            method too.
         candidates: how many each arm gives; None is the pack's.
         arms: ``dense``, ``sparse``, ``match``; None is those with vectors that the index has.
         filter: applied to every search, whatever else it filters by: a tenant.
@@ -45,7 +46,7 @@ class SearchSettings:
         fused_by_engine: the engine joins the arms in one request, where it can.
     """
 
-    fusion: Fusion | None = None
+    fusion: Fusion | str | None = None
     candidates: int | None = None
     arms: tuple[str, ...] | None = None
     filter: Filter | None = None
@@ -54,6 +55,8 @@ class SearchSettings:
     fused_by_engine: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.fusion, str):
+            Fusion(self.fusion)
         if self.on_engine_failure not in (RAISE, DEGRADE):
             raise InputError(
                 f"on_engine_failure is {self.on_engine_failure!r}", f"{RAISE} or {DEGRADE}"
@@ -113,7 +116,9 @@ class Request:
             raise InputError("feedback refines the dense arm, which is not searched")
         filters = [f for f in (settings.filter, self.filter) if f is not None]
         return Method(
-            settings.fusion or Fusion.of_pack(defaults),
+            settings.fusion
+            if isinstance(settings.fusion, Fusion)
+            else Fusion.of_pack(defaults, settings.fusion),
             candidates,
             arms,
             And(filters) if len(filters) > 1 else next(iter(filters), None),
@@ -213,7 +218,7 @@ def _looked_up(
     """Documents and highlights of the hits; None where documents were not asked for, or failed."""
     calls: list[Call] = []
     if request.documents or request.explain:
-        calls.append(Fetch(ids, vectors=request.explain, terms=request.explain))
+        calls.append(Fetch(ids, vectors=request.explain, terms=request.explain, share=1.0))
     if request.highlight:
         calls.append(Highlight(ids, request.text))
     if not calls or not ids:

@@ -181,6 +181,30 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     return Small(corpus, folder / "pack", made)
 
 
+@dataclass(frozen=True)
+class Demo:
+    """What ``steelyard demo`` left behind: its folder, its report, and what it printed."""
+
+    folder: Path
+    report: dict[str, Any]
+    output: str
+
+    @property
+    def pack(self) -> Path:
+        return self.folder / "pack"
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The main job on the whole example collection, run once."""
+    from tests.test_cli import ok
+
+    folder = tmp_path_factory.mktemp("demo")
+    report = folder / "demo.json"
+    output = ok("demo", "--out", folder / "demo", "--json", report)
+    return Demo(folder / "demo", json.loads(report.read_text(encoding="utf-8")), output)
+
+
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
     """An empty Milvus Lite file."""

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SCIFACT
+from tests.conftest import SCIFACT, Demo
 from tests.test_cli import ok
 
 pytestmark = pytest.mark.model
 
 
-def test_the_demo_meets_its_figures(tmp_path: Path) -> None:
-    report = tmp_path / "demo.json"
-    output = ok("demo", "--out", tmp_path / "demo", "--json", report)
-    result = json.loads(report.read_text(encoding="utf-8"))
+def test_the_demo_meets_its_figures(demo: Demo, tmp_path: Path) -> None:
+    result, output = demo.report, demo.output
     ndcg = {row["system"]: row["ndcg@10"] for row in result["rows"]}
     assert list(ndcg) == [
         "full",
@@ -36,17 +34,17 @@ def test_the_demo_meets_its_figures(tmp_path: Path) -> None:
     assert result["peak_memory_gb"] <= 3
     assert result["agreement"]["same"] == result["agreement"]["queries"] == 5
     assert output.count("score") == 9
-    _smaller_tables_rank_alike(tmp_path, ndcg["lookup"])
+    _smaller_tables_rank_alike(demo, tmp_path, ndcg["lookup"])
     line = next(line for line in output.splitlines() if "search 'your words'" in line)
     assert "--feedback 3" in line
 
 
-def _smaller_tables_rank_alike(folder: Path, expected: float) -> None:
+def _smaller_tables_rank_alike(demo: Demo, folder: Path, expected: float) -> None:
     """float16 and int8 tables serve the same index, and lose next to nothing."""
-    url = f"milvus-lite://{folder / 'demo' / 'index.db'}?name=demo"
+    url = f"milvus-lite://{demo.folder / 'index.db'}?name=demo"
     for dtype in ("float16", "int8"):
         pack, report = folder / dtype, folder / f"{dtype}.json"
-        ok("pack", "convert", folder / "demo" / "pack", "--dtype", dtype, "--out", pack)
+        ok("pack", "convert", demo.pack, "--dtype", dtype, "--out", pack)
         ok("eval", SCIFACT, "--pack", pack, "--to", url, "--systems", "lookup", "--json", report)
         (row,) = json.loads(report.read_text(encoding="utf-8"))["rows"]
         assert row["ndcg@10"] == pytest.approx(expected, abs=0.003)

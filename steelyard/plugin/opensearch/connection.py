@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from steelyard.errors import EngineError, first_line, needs_extra
-from steelyard.plugin.opensearch.backoff import ONCE, Backoff
+from steelyard.plugin.backoff import ONCE, Backoff
 from steelyard.plugin.opensearch.refusals import refusal
 from steelyard.plugin.opensearch.settings import CA, Settings
 

@@ -26,11 +26,24 @@ class Backoff:
 
     def __iter__(self) -> Iterator[bool]:
         """One item an attempt, True if it is the last; waits between them."""
+        return self.within(lambda: None)
+
+    def within(self, left: Callable[[], float | None]) -> Iterator[bool]:
+        """As iteration, but no wait is longer than the seconds ``left``; None is no limit."""
         for attempt in range(self.attempts):
             if attempt:
-                longest = min(self.cap, self.base * 2 ** (attempt - 1))
-                self.wait(random.uniform(0, longest))  # noqa: S311
+                self.wait(bounded(self.longest(attempt), left()))
             yield attempt == self.attempts - 1
+
+    def longest(self, attempt: int) -> float:
+        """Seconds that the wait before an attempt may take, counted from 0."""
+        return min(self.cap, self.base * 2.0 ** (attempt - 1))
+
+
+def bounded(longest: float, left: float | None) -> float:
+    """A random wait of at most ``longest`` seconds, and of at most those ``left``."""
+    chosen = random.uniform(0, longest)  # noqa: S311
+    return chosen if left is None else min(chosen, left)
 
 
 ONCE = Backoff(attempts=1)

@@ -1,1 +1,1 @@
-"""Milvus: a server, or Milvus Lite in a file."""
+"""Milvus, server and Lite, as an engine."""

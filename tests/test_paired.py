@@ -218,7 +218,7 @@ def test_halves_that_do_not_belong_together(pair: Engine, urls: tuple[str, str])
     other.seal(half)
     other.close()
     again = open_engine(f"dense={urls[0]},sparse={urls[1]}")
-    with pytest.raises(EngineError, match="content is other in the dense engine and content in"):
+    with pytest.raises(EngineError, match=r"content (is )?other"):
         again.open(whole)
     again.close()
 

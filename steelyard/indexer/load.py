@@ -134,6 +134,11 @@ def exact_index(manifest: Manifest, folder: Path, pack: PackMetadata) -> ExactIn
     return ExactIndex(_generation("exact", manifest, pack, "in_memory"), joined)
 
 
+def template_generation(manifest: Manifest, pack: PackMetadata) -> Generation:
+    """What a generation of these shards is, but for its name: for benchmarks."""
+    return _generation("template", manifest, pack, "template")
+
+
 def _generation(name: str, manifest: Manifest, pack: PackMetadata, content: str) -> Generation:
     return Generation(
         name=name,

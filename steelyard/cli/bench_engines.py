@@ -1,0 +1,141 @@
+"""``steelyard bench bulk|search|recall``: what engines do with our layer on top."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from steelyard.cli.bench import app
+from steelyard.cli.options import Corpus, EngineOption, PackOption, PrecisionOption, ShardsOption
+from steelyard.cli.output import JsonOption, RichProgress, print_rows, write_json
+from steelyard.errors import InputError
+
+_WINDOW = 24
+"""Words of a passage that 'recall' encodes."""
+
+
+@app.command()
+def bulk(
+    corpus: Corpus,
+    pack: PackOption,
+    to: EngineOption,
+    rounds: Annotated[int, typer.Option(min=1, help="Of each contender.")] = 3,
+    shards: ShardsOption = None,
+    precision: PrecisionOption = "auto",
+    json: JsonOption = None,
+) -> None:
+    """Documents a second into an engine, against the bare client's own bulk call."""
+    from steelyard.encoders.query.encoder import QueryEncoder
+    from steelyard.eval.bench_engines import bench_bulk
+    from steelyard.indexer.build import encode_documents
+    from steelyard.indexer.load import template_generation
+    from steelyard.indexer.readers import open_corpus
+    from steelyard.indexer.shards import read_shard
+
+    queries, progress = QueryEncoder.load(pack), RichProgress()
+    folder, manifest = encode_documents(
+        open_corpus(corpus), queries, progress, precision=precision, shards=shards
+    )
+    result = bench_bulk(
+        to,
+        template_generation(manifest, queries.metadata),
+        [read_shard(folder / entry.name) for entry in manifest.shards],
+        queries.tokenizer,
+        progress,
+        rounds=rounds,
+    )
+    columns = ["engine", "arms", "documents", "ours/s", "bare client/s", "ratio"]
+    print_rows("bulk load", columns, [[str(value) for value in result.values()]])
+    write_json(result, json)
+
+
+@app.command()
+def search(
+    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="BEIR folder with queries.")],
+    pack: PackOption,
+    to: EngineOption,
+    queries: Annotated[int, typer.Option(min=1, help="So many of its test queries.")] = 200,
+    candidates: Annotated[
+        str, typer.Option(help="Of each arm: comma-separated, each is measured.")
+    ] = "100,1000",
+    json: JsonOption = None,
+) -> None:
+    """Milliseconds a query: arms alone, hybrid, with documents, with feedback, many at once."""
+    from steelyard.eval.bench_engines import bench_concurrent, bench_search
+    from steelyard.eval.collection import read_judged
+    from steelyard.plugin.async_searcher import AsyncSearcher
+    from steelyard.plugin.searcher import Searcher
+
+    texts = [query.text for query in read_judged(corpus).queries[:queries]]
+    results: list[dict[str, Any]] = []
+    for depth in _numbers(candidates, "--candidates"):
+        with Searcher.open(pack, to, candidates=depth) as searcher:
+            result = bench_search(searcher, texts, candidates=depth)
+        if not to.startswith("milvus-lite"):  # its file belongs to one searcher at a time
+            with Searcher.open(pack, to, candidates=depth) as searcher:
+                opened = partial(AsyncSearcher.open, pack, to, candidates=depth)
+                result["concurrent"] = bench_concurrent(searcher, opened, texts)
+        results.append(result)
+    for result in results:
+        rows = [[name, f"{value:.2f}"] for name, value in result["milliseconds"].items()]
+        rows += [
+            [name.replace("_", " "), f"{value:.3f}"]
+            for name, value in result.items()
+            if isinstance(value, float)
+        ]
+        for name, value in result.get("concurrent", {}).items():
+            rows.append([name.replace("_", " "), f"{value:,.0f}"])
+        print_rows(f"{result['candidates']} candidates an arm, ms a query", ["", ""], rows)
+    write_json({"engine": to.split(":", 1)[0], "results": results}, json)
+
+
+@app.command()
+def recall(
+    corpus: Corpus,
+    pack: PackOption,
+    to: EngineOption,
+    vectors: Annotated[int, typer.Option(min=1000, help="Passages of the corpus.")] = 100_000,
+    queries: Annotated[int, typer.Option(min=1, help="So many passages are the queries.")] = 200,
+    precision: PrecisionOption = "auto",
+    json: JsonOption = None,
+) -> None:
+    """Recall@100 of an engine's neighbours against exact ones, at the settings we give it."""
+    from steelyard.encoders.documents.from_pack import open_dense_encoder
+    from steelyard.encoders.query.encoder import QueryEncoder
+    from steelyard.eval.bench_engines import bench_recall
+    from steelyard.eval.passages import encoded_windows, windows
+    from steelyard.indexer.json_lines import read_object
+    from steelyard.indexer.readers import open_corpus
+    from steelyard.plugin.engine import Generation
+
+    encoder, progress = QueryEncoder.load(pack), RichProgress()
+    metadata = encoder.metadata
+    template = Generation(
+        "recall", metadata.spaces.dense, metadata.spaces.sparse, metadata.pack_id, "recall",
+        encoder.dims, encoder.vocabulary_size, metadata.sparse.scale,
+    )  # fmt: skip
+    lines = (read_object(line.data) for line in open_corpus(corpus).lines())
+    texts = windows([str(line.get("text", "")) for line in lines], vectors, _WINDOW)
+    passages = encoded_windows(
+        texts,
+        metadata.spaces.dense,
+        lambda: open_dense_encoder(metadata, precision=precision),
+        progress,
+    )
+    looked_up = encoder.encode_dense(texts[:: max(1, len(texts) // queries)][:queries])
+    result = bench_recall(to, template, passages, looked_up, progress)
+    print_rows("neighbours", ["", ""], [[name, str(value)] for name, value in result.items()])
+    write_json(result, json)
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"cannot read {option} {text!r}", "write 100,1000") from error
+    if min(numbers) < 10:
+        raise InputError(f"{option} {text!r}", "give 10 or more")
+    return numbers

@@ -30,8 +30,12 @@ from steelyard.errors import EngineError
 
 VERSION = "2.3.5"
 INSTALL = f"pip install milvus=={VERSION}"
+ROOT_PASSWORD = "Milvus"  # noqa: S105
+"""Of ``root``, until it is changed; asked for with ``authorization`` only."""
+
 START_SECONDS = 240.0
-STOP_SECONDS = 20.0
+STOP_SECONDS, KILL_SECONDS = 30.0, 1.0
+"""Given to a server to end by itself: with data to keep, and without."""
 
 _SETTING = re.compile(r"\{\{\s*(?P<name>\w+)(\((?P<type>\w+)\))?\s*(:\s*(?P<default>.*?))?\s*\}\}")
 _PORTS = (
@@ -70,7 +74,7 @@ def running_milvus(
     Args:
         folder: its data, kept for the next start; None is a temporary one, removed.
         port: of its gRPC interface; 0 is any free one.
-        authorization: logins are asked for; the first is ``root`` with password ``Milvus``.
+        authorization: logins are asked for; the first is ``root`` with ``ROOT_PASSWORD``.
         certificate, key: PEM files; with them it speaks TLS only.
 
     Raises:
@@ -98,6 +102,7 @@ def milvus_process(
     """
     package = _package()
     binaries = _binaries(package)
+    patience = KILL_SECONDS if folder is None else STOP_SECONDS
     with ExitStack() as stack:
         if folder is None:
             place = stack.enter_context(tempfile.TemporaryDirectory(prefix="steelyard-milvus-"))
@@ -114,7 +119,7 @@ def milvus_process(
                 "server_key_path": str(key or ""),
             },
         )
-        stack.callback(server.stop)
+        stack.callback(server.stop, patience)
         server.wait_until_ready()
         yield server
 
@@ -163,13 +168,21 @@ class MilvusProcess:
         said = self.log.read_text(encoding="utf-8", errors="replace")
         raise EngineError(f"Milvus {state}; the end of its log:\n{said[-6000:]}")
 
-    def stop(self) -> None:
-        """Asked first, then killed."""
-        for sent in (signal.SIGCONT, signal.SIGTERM, signal.SIGKILL):
+    def stop(self, patience: float = STOP_SECONDS) -> None:
+        """Asked first, then killed.
+
+        Args:
+            patience: seconds between the two; with collections in memory it may take a minute.
+        """
+        for sent, seconds in (
+            (signal.SIGCONT, 0.0),
+            (signal.SIGTERM, patience),
+            (signal.SIGKILL, STOP_SECONDS),
+        ):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, sent)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_SECONDS if sent is not signal.SIGCONT else 0)
+                self._process.wait(seconds)
 
 
 def _package() -> Path:

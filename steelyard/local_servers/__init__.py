@@ -1,0 +1,1 @@
+"""Starts search engines on this machine: for tests, and for ``steelyard dev``."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from steelyard.errors import EngineError, first_line, needs_extra
 from steelyard.plugin.opensearch.backoff import ONCE, Backoff
-from steelyard.plugin.opensearch.refusals import refusal
-from steelyard.plugin.opensearch.settings import CA, Settings
+from steelyard.plugin.opensearch.refusals import refusal, untrusted
+from steelyard.plugin.opensearch.settings import Settings
 
 MIN_VERSION = (2, 13)
 """The first whose k-NN has inner products on Lucene."""
@@ -45,14 +45,13 @@ class Connection:
 
         self.settings = settings
         self.backoff = backoff or Backoff()
-        key = settings.api_key
+        login = settings.authorization
         self._client: Any = OpenSearch(
             hosts=[{"host": settings.host, "port": settings.port}],
             connection_class=Quiet,
             use_ssl=settings.tls,
             ssl_context=settings.ssl_context(),
-            http_auth=(settings.user, settings.password) if settings.user else None,
-            headers={"Authorization": f"ApiKey {key}"} if key else None,
+            headers={"Authorization": login} if login else None,
             timeout=settings.timeout,
             max_retries=0,
             pool_maxsize=_POOL,
@@ -103,11 +102,7 @@ class Connection:
                         continue
                     raise refusal(action, status, error.info or error.error) from error
                 if "CERTIFICATE" in str(error.error).upper():
-                    raise EngineError(
-                        f"the certificate of {self.settings.where} is not trusted: "
-                        f"{_reason(error)}",
-                        f"name a PEM file with its authority in ${CA}",
-                    ) from error
+                    raise untrusted(self.settings.where, _reason(error)) from error
                 if last:
                     raise EngineError(
                         f"cannot {action}: no answer from {self.settings.where}: {_reason(error)}",

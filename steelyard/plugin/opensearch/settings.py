@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,6 +46,16 @@ class Settings:
         """The server as messages name it."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+    @property
+    def authorization(self) -> str | None:
+        """The value of the header that logs in; the clients' own would send é as Latin-1."""
+        if self.api_key:
+            return f"ApiKey {self.api_key}"
+        if self.user:
+            login = f"{self.user}:{self.password}".encode()
+            return f"Basic {base64.b64encode(login).decode('ascii')}"
+        return None
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """Certificates are always verified; None without TLS.

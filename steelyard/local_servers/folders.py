@@ -93,12 +93,13 @@ def work_folder(server: str) -> Iterator[tuple[Path, int]]:
 
 
 @contextmanager
-def data_folder(folder: Path, server: str) -> Iterator[tuple[Path, int]]:
+def data_folder(folder: Path, server: str, *, as_nobody: bool) -> Iterator[tuple[Path, int]]:
     """A folder that keeps a server's data between runs, held by one server at a time.
 
     Args:
         folder: new, empty, or of an earlier run.
         server: whose data.
+        as_nobody: root starts this server as nobody.
 
     Yields:
         The folder, and the descriptor of its lock.
@@ -107,7 +108,7 @@ def data_folder(folder: Path, server: str) -> Iterator[tuple[Path, int]]:
         InputError: it holds something else, another server has it, or the server cannot go there.
     """
     folder = folder.expanduser().resolve()
-    if os.getuid() == 0 and not can_enter(folder):
+    if as_nobody and os.getuid() == 0 and not can_enter(folder):
         raise InputError(
             f"root starts {server} as nobody, who cannot enter {folder}",
             "choose a folder under /var/tmp or /srv, or start it as another user than root",

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -21,6 +22,7 @@ from steelyard.progress import Progress
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 _SECONDS = 1800.0
 _TOLD = 3
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def fetch(folder: Path, parts: Sequence[Part], name: str, progress: Progress) -> None:
@@ -108,11 +110,11 @@ def _environment() -> dict[str, str]:
 
 
 def _errors(said: str) -> str:
-    """The first errors of Maven's output, or its last lines."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("[ERROR]")] or lines[-_TOLD:]
-    text = " ".join(line.removeprefix("[ERROR]").strip() for line in errors[:_TOLD])
-    return text[:1000] or f"it took more than {_SECONDS:.0f} s"
+    """Maven's errors without its advice, or its last lines."""
+    lines = [_COLOURS.sub("", line).strip() for line in said.splitlines()]
+    errors = [line.removeprefix("[ERROR]").strip() for line in lines if line.startswith("[ERROR]")]
+    first = list(takewhile(bool, errors)) or [line for line in lines if line][-_TOLD:]
+    return " ".join(first[:_TOLD])[:1000] or f"it took more than {_SECONDS:.0f} s"
 
 
 def _pom(folder: Path, content: str, *, inner: bool = True) -> None:

@@ -23,9 +23,9 @@ from steelyard.local_servers.errors import ServerError
 from steelyard.local_servers.folders import data_folder, server_user, work_folder
 from steelyard.local_servers.java import find_java
 from steelyard.local_servers.opensearch_home import opensearch_home
-from steelyard.local_servers.opensearch_parts import NATIVES
+from steelyard.local_servers.opensearch_parts import NATIVES, VERSION
 from steelyard.local_servers.processes import check_port, dies_with_us, stop
-from steelyard.progress import Progress
+from steelyard.progress import Progress, SilentProgress
 
 HEAP = "1g"
 START_SECONDS = 240.0
@@ -106,6 +106,7 @@ def local_node(
         ServerError: it cannot be laid out, or it did not start; the end of its log is quoted.
         InputError: the port or the data folder cannot be used.
     """
+    progress = progress or SilentProgress()
     check_port(port)
     java = find_java()
     home = opensearch_home(ml=ml, progress=progress)
@@ -114,7 +115,7 @@ def local_node(
         locks = [lock]
         place = work
         if data:
-            place, lock = held.enter_context(data_folder(data, "opensearch"))
+            place, lock = held.enter_context(data_folder(data, "opensearch", as_nobody=True))
             locks.append(lock)
         values = {
             **_SETTINGS,
@@ -142,7 +143,9 @@ def local_node(
                 extra_groups=[] if user else None,
             )
         try:
-            yield Node(_started(process, log), process, log)
+            with progress.stage(f"start OpenSearch {VERSION}"):
+                url = _started(process, log)
+            yield Node(url, process, log)
         finally:
             stop(process)
 

@@ -37,6 +37,15 @@ def stop(process: subprocess.Popen[bytes], *, seconds: float = STOP_SECONDS) -> 
         process.wait()
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a child of ours has ended; its exit code stays for whoever waits for it."""
+    try:
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, pid, look) is not None
+    except ChildProcessError:  # somebody has waited for it
+        return True
+
+
 def check_port(port: int) -> None:
     """An error if something on this machine listens there; 0 is any free port.
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from steelyard.errors import EngineError, InputError
-from steelyard.plugin.opensearch.backoff import Backoff
+from steelyard.plugin.backoff import Backoff
 from steelyard.plugin.opensearch.connection import Connection
 from steelyard.plugin.opensearch.engine import OpenSearchEngine
 from steelyard.plugin.opensearch.settings import Settings, read_settings

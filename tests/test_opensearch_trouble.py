@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from steelyard.errors import EngineError
-from steelyard.plugin.opensearch.backoff import Backoff
+from steelyard.plugin.backoff import Backoff
 from steelyard.plugin.opensearch.connection import Connection
 from steelyard.plugin.opensearch.engine import OpenSearchEngine
 from steelyard.plugin.opensearch.settings import Settings

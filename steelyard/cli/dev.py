@@ -60,7 +60,7 @@ def milvus(
     """A Milvus server, out of the Python package milvus."""
     from steelyard.local_servers.errors import ServerError
     from steelyard.local_servers.folders import data_folder, work_folder
-    from steelyard.local_servers.milvus import (  # type: ignore[import-untyped,unused-ignore]
+    from steelyard.local_servers.milvus import (
         milvus_process,
     )
     from steelyard.local_servers.processes import check_port, has_ended

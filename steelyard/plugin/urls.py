@@ -13,8 +13,8 @@ from steelyard.plugin.engine import Engine
 from steelyard.plugin.vocabulary import Vocabulary
 
 _ALIAS = re.compile(r"[a-z][a-z0-9_]{0,99}")
-_SERVERS = ("opensearch", "opensearchs")
-"""Their URLs name the index by the path."""
+_SERVERS = {"opensearch": 9200, "opensearchs": 9200, "milvus": 19530, "milvuss": 19530}
+"""Their URLs name the index by the path; and the ports they are usually at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def parse_url(url: str) -> EngineUrl:
         if query:
             raise InputError(
                 "the engine URL names the index by 'name='",
-                f"write {parts.scheme}://host:9200/NAME",
+                f"write {parts.scheme}://host:{_SERVERS[parts.scheme]}/NAME",
             )
         alias = unquote(parts.path).strip("/") or alias
     if not _ALIAS.fullmatch(alias):
@@ -70,16 +70,16 @@ def parse_url(url: str) -> EngineUrl:
     return EngineUrl(parts.scheme, parts.netloc, unquote(parts.path), alias)
 
 
-def _milvus_lite(url: EngineUrl, must_exist: bool, vocabulary: Vocabulary | None) -> Engine:
-    del vocabulary  # terms are numbers there
-    from steelyard.plugin.milvus_lite import MilvusLiteEngine
+def _milvus(url: EngineUrl, must_exist: bool, vocabulary: Vocabulary | None) -> Engine:
+    from steelyard.plugin.milvus.open import open_milvus
 
-    if url.host:
-        raise InputError(
-            f"milvus-lite is a file here, not a host ({url.host!r})",
-            "write milvus-lite:///absolute/path.db or milvus-lite:relative/path.db",
-        )
-    return MilvusLiteEngine(url.path, url.alias, must_exist=must_exist)
+    return open_milvus(url, must_exist, vocabulary)
+
+
+def _milvus_lite(url: EngineUrl, must_exist: bool, vocabulary: Vocabulary | None) -> Engine:
+    from steelyard.plugin.milvus.open import open_milvus_lite
+
+    return open_milvus_lite(url, must_exist, vocabulary)
 
 
 def _opensearch(url: EngineUrl, must_exist: bool, vocabulary: Vocabulary | None) -> Engine:
@@ -95,7 +95,8 @@ def _opensearch(url: EngineUrl, must_exist: bool, vocabulary: Vocabulary | None)
 
 _ENGINES: dict[str, Callable[[EngineUrl, bool, Vocabulary | None], Engine]] = {
     "milvus-lite": _milvus_lite,
-    **dict.fromkeys(_SERVERS, _opensearch),
+    **dict.fromkeys(("milvus", "milvuss"), _milvus),
+    **dict.fromkeys(("opensearch", "opensearchs"), _opensearch),
 }
 
 
@@ -118,7 +119,8 @@ def open_engine(
     if parsed.scheme not in _ENGINES:
         raise InputError(
             f"no engine for {parsed.scheme or url!r}",
-            "known: milvus-lite:///path/to/file.db?name=NAME, opensearch://host:9200/NAME, "
+            "known: milvus-lite:///path/to/file.db?name=NAME, milvus://host:19530/NAME, "
+            "milvuss://host:19530/NAME, opensearch://host:9200/NAME, "
             "opensearchs://host:9200/NAME",
         )
     return _ENGINES[parsed.scheme](parsed, must_exist, vocabulary)

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, TypeVar
 
 from steelyard.errors import EngineError, needs_extra
-from steelyard.plugin.opensearch.backoff import Backoff
+from steelyard.plugin.backoff import Backoff
 from steelyard.plugin.opensearch.client import client_arguments
 from steelyard.plugin.opensearch.deadline import Deadline
 from steelyard.plugin.opensearch.requests import Request, Steps, judged, too_slow

@@ -6,9 +6,15 @@ import base64
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from steelyard.errors import InputError
+from steelyard.plugin.server_settings import (
+    host_and_port,
+    read_login,
+    read_seconds,
+    refuse_open_login,
+    server_address,
+)
 
 USER, PASSWORD = "STEELYARD_OPENSEARCH_USER", "STEELYARD_OPENSEARCH_PASSWORD"
 API_KEY = "STEELYARD_OPENSEARCH_API_KEY"
@@ -17,7 +23,6 @@ TIMEOUT = "STEELYARD_OPENSEARCH_TIMEOUT"
 
 DEFAULT_PORT = 9200
 DEFAULT_TIMEOUT = 60.0
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,7 @@ class Settings:
     @property
     def where(self) -> str:
         """The server as messages name it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return host_and_port(self.host, self.port)
 
     @property
     def authorization(self) -> str | None:
@@ -81,41 +85,20 @@ def read_settings(address: str, *, tls: bool, environment: Mapping[str, str]) ->
         InputError: no host, a bad port or timeout, half a login, or a login over an unencrypted
             connection to another machine.
     """
-    try:
-        parts = urlsplit(f"//{address}")
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise InputError(f"not the address of a server: {address!r}: {error}") from error
-    if not host:
-        raise InputError("the engine URL names no host", "opensearch://localhost:9200/name")
-    user, password = environment.get(USER) or None, environment.get(PASSWORD) or None
+    host, port = server_address(address, DEFAULT_PORT, "opensearch://localhost:9200/name")
+    user, password = read_login(environment, USER, PASSWORD)
     api_key = environment.get(API_KEY) or None
-    if (user is None) != (password is None):
-        missing = USER if user is None else PASSWORD
-        raise InputError(f"only half a login: ${missing} is not set", f"set ${USER}, ${PASSWORD}")
     if api_key and user:
         raise InputError("two ways to log in are set", f"unset ${API_KEY}, or ${USER}")
-    if (api_key or user) and not tls and host not in _LOOPBACK:
-        raise InputError(
-            f"a login would travel unencrypted to {host}", "write opensearchs:// instead"
-        )
+    if (api_key or user) and not tls:
+        refuse_open_login(host, "opensearchs")
     return Settings(
         host=host,
-        port=DEFAULT_PORT if port is None else port,
+        port=port,
         tls=tls,
         user=user,
         password=password,
         api_key=api_key,
         ca=environment.get(CA) or None,
-        timeout=_timeout(environment.get(TIMEOUT) or str(DEFAULT_TIMEOUT)),
+        timeout=read_seconds(environment, TIMEOUT, DEFAULT_TIMEOUT),
     )
-
-
-def _timeout(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise InputError(f"${TIMEOUT} is {text!r}", "give seconds, more than 0")
-    return seconds

@@ -27,14 +27,28 @@ class Backoff:
     def waits(self) -> Iterator[float]:
         """Seconds to wait before each attempt after the first."""
         for attempt in range(self.attempts - 1):
-            yield random.uniform(0, min(self.cap, self.base * 2**attempt))  # noqa: S311
+            yield bounded(self.longest(attempt + 1), None)
 
     def __iter__(self) -> Iterator[bool]:
         """One item an attempt, True if it is the last; waits between them."""
-        yield self.attempts == 1
-        for number, seconds in enumerate(self.waits(), start=2):
-            self.wait(seconds)
-            yield number == self.attempts
+        return self.within(lambda: None)
+
+    def within(self, left: Callable[[], float | None]) -> Iterator[bool]:
+        """As iteration, but no wait is longer than the seconds ``left``; None is no limit."""
+        for attempt in range(self.attempts):
+            if attempt:
+                self.wait(bounded(self.longest(attempt), left()))
+            yield attempt == self.attempts - 1
+
+    def longest(self, attempt: int) -> float:
+        """Seconds that the wait before an attempt may take, counted from 0."""
+        return min(self.cap, self.base * 2.0 ** (attempt - 1))
+
+
+def bounded(longest: float, left: float | None) -> float:
+    """A random wait of at most ``longest`` seconds, and of at most those ``left``."""
+    chosen = random.uniform(0, longest)  # noqa: S311
+    return chosen if left is None else min(chosen, left)
 
 
 ONCE = Backoff(attempts=1)

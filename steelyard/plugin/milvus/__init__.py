@@ -1,0 +1,1 @@
+"""Milvus, server and Lite, as an engine."""

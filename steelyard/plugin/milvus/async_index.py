@@ -1,0 +1,238 @@
+"""Reading a server by pymilvus's asynchronous client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from steelyard.errors import EngineError, needs_extra
+from steelyard.plugin.abilities import AsyncArm
+from steelyard.plugin.backoff import Backoff, bounded
+from steelyard.plugin.engine import (
+    DENSE,
+    MATCH,
+    SPARSE,
+    Candidates,
+    Generation,
+    Queries,
+    StoredDocument,
+)
+from steelyard.plugin.filters import Filter
+from steelyard.plugin.milvus.connection import Deadline, client_options
+from steelyard.plugin.milvus.errors import engine_error, may_pass, quiet, too_slow
+from steelyard.plugin.milvus.layout import Layout
+from steelyard.plugin.milvus.requests import (
+    SearchPlan,
+    plan_dense,
+    plan_get,
+    plan_sparse,
+    read_documents,
+)
+from steelyard.plugin.milvus.settings import Settings
+from steelyard.types import DenseVectors, SparseVectors
+
+
+class AsyncConnection:
+    """``Connection``, awaited; of one event loop."""
+
+    def __init__(self, client: Any, settings: Settings, backoff: Backoff) -> None:
+        self._client, self._settings, self._backoff = client, settings, backoff
+
+    async def call(
+        self,
+        action: str,
+        method: str,
+        *arguments: Any,
+        timeout: float | None = None,
+        attempt_seconds: float | None = None,
+        **named: Any,
+    ) -> Any:
+        """See ``Connection.call``."""
+        where = self._settings.where
+        work = self._attempts(
+            action, method, arguments, named, timeout, attempt_seconds or self._settings.timeout
+        )
+        if timeout is None:
+            return await work
+        try:
+            return await asyncio.wait_for(work, timeout)
+        except asyncio.TimeoutError:
+            raise too_slow(action, where, timeout) from None
+
+    async def _attempts(
+        self,
+        action: str,
+        method: str,
+        arguments: tuple[Any, ...],
+        named: dict[str, Any],
+        timeout: float | None,
+        attempt_seconds: float,
+    ) -> Any:
+        deadline, where = Deadline(timeout), self._settings.where
+        for attempt in range(self._backoff.attempts):
+            left = deadline.left()
+            if attempt:
+                await asyncio.sleep(bounded(self._backoff.longest(attempt), left))
+                left = deadline.left()
+            if left is not None and left <= 0:
+                raise too_slow(action, where, timeout)
+            seconds = attempt_seconds if left is None else left
+            try:
+                with quiet():
+                    return await getattr(self._client, method)(
+                        *arguments, **named, timeout=seconds, retry_on_rate_limit=False
+                    )
+            except Exception as error:  # pymilvus raises many kinds, gRPC's own among them
+                if attempt == self._backoff.attempts - 1 or not may_pass(error):
+                    raise engine_error(error, action, where, timeout or seconds) from None
+        raise AssertionError("Backoff.attempts is at least 1")
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        with quiet():
+            await self._client.close()
+
+
+class AsyncClients:
+    """A connection for each event loop that asks."""
+
+    def __init__(self, settings: Settings, backoff: Backoff) -> None:
+        self._settings, self._backoff = settings, backoff
+        self._open: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnection] = (
+            WeakKeyDictionary()
+        )
+
+    async def of_this_loop(self) -> AsyncConnection:
+        """The running loop's, made now if there is none."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._open:
+            with needs_extra("milvus"):
+                from pymilvus import AsyncMilvusClient
+            client = AsyncMilvusClient(**client_options(self._settings))
+            self._open[loop] = AsyncConnection(client, self._settings, self._backoff)
+        return self._open[loop]
+
+    async def close(self) -> None:
+        """The running loop's."""
+        connection = self._open.pop(asyncio.get_running_loop(), None)
+        if connection is not None:
+            await connection.close()
+
+
+class AsyncMilvusIndex:
+    """``MilvusIndex``, awaited."""
+
+    def __init__(
+        self, connection: AsyncConnection, generation: Generation, layout: Layout
+    ) -> None:
+        self._connection, self._layout = connection, layout
+        self.generation = generation
+        self.arms = generation.arms
+        name = generation.name
+        self.dense: AsyncArm[DenseVectors] = (
+            AsyncDenseArm(connection, generation, layout) if layout.dense else _Absent(DENSE, name)
+        )
+        self.sparse: AsyncArm[SparseVectors] = (
+            AsyncSparseArm(connection, generation, layout)
+            if layout.sparse
+            else _Absent(SPARSE, name)
+        )
+        self.match: AsyncArm[Sequence[str]] = _Absent(MATCH, name)
+
+    async def get(
+        self,
+        ids: Sequence[str],
+        *,
+        vectors: bool = False,
+        terms: bool = False,
+        timeout: float | None = None,
+    ) -> Mapping[str, StoredDocument]:
+        """Stored documents by id."""
+        generation, layout, deadline = self.generation, self._layout, Deadline(timeout)
+        found = [
+            await self._connection.call(
+                f"read {generation.name}", "query", timeout=deadline.left(), **request
+            )
+            for request in plan_get(generation, layout, ids, vectors=vectors, terms=terms)
+        ]
+        return read_documents(generation, layout, found, vectors=vectors, terms=terms)
+
+
+class AsyncDenseArm:
+    """``DenseArm``, awaited."""
+
+    def __init__(
+        self, connection: AsyncConnection, generation: Generation, layout: Layout
+    ) -> None:
+        self._connection, self._generation, self._layout = connection, generation, layout
+
+    async def search(
+        self,
+        queries: DenseVectors,
+        k: int,
+        *,
+        filter: Filter | None = None,
+        offset: int = 0,
+        timeout: float | None = None,
+    ) -> list[Candidates]:
+        """See ``Arm.search``."""
+        plan = plan_dense(self._generation, self._layout, queries, k, filter, offset)
+        return await _search(self._connection, self._generation, plan, timeout)
+
+
+class AsyncSparseArm:
+    """``SparseArm``, awaited."""
+
+    def __init__(
+        self, connection: AsyncConnection, generation: Generation, layout: Layout
+    ) -> None:
+        self._connection, self._generation, self._layout = connection, generation, layout
+
+    async def search(
+        self,
+        queries: SparseVectors,
+        k: int,
+        *,
+        filter: Filter | None = None,
+        offset: int = 0,
+        timeout: float | None = None,
+    ) -> list[Candidates]:
+        """See ``Arm.search``."""
+        plan = plan_sparse(self._generation, self._layout, queries, k, filter, offset)
+        return await _search(self._connection, self._generation, plan, timeout)
+
+
+async def _search(
+    connection: AsyncConnection, generation: Generation, plan: SearchPlan, timeout: float | None
+) -> list[Candidates]:
+    action, deadline = f"search {generation.name}", Deadline(timeout)
+    return plan.answers(
+        [
+            await connection.call(action, "search", timeout=deadline.left(), **request)
+            for request in plan.requests
+        ]
+    )
+
+
+class _Absent(AsyncArm[Queries]):
+    """``AbsentArm``, awaited."""
+
+    def __init__(self, arm: str, index: str) -> None:
+        self._arm, self._index = arm, index
+
+    async def search(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        filter: Filter | None = None,
+        offset: int = 0,
+        timeout: float | None = None,
+    ) -> list[Candidates]:
+        """Always raises ``EngineError``."""
+        del queries, k, filter, offset, timeout
+        raise EngineError(
+            f"{self._index} has no {self._arm} arm", "choose arms that this index has"
+        )

@@ -1,0 +1,330 @@
+"""Milvus as an engine: a collection a generation, the alias moved by one request.
+
+Facts of the engine that shape this code: a server stores both of two documents that have the same
+id in one request, and accepts sparse columns before it knows them; Milvus Lite accepts NaN, and
+its file belongs to one process; a sparse row may not be empty; VARCHAR holds 65,535 bytes; a
+search sees what was written some seconds ago unless it waits; a collection is searched in memory.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from steelyard.errors import EngineError
+from steelyard.plugin.engine import SPARSE, Generation
+from steelyard.plugin.milvus.adoption import adopted
+from steelyard.plugin.milvus.async_index import AsyncClients, AsyncMilvusIndex
+from steelyard.plugin.milvus.connection import (
+    SPARSE_VERSION,
+    Connection,
+    server_version,
+)
+from steelyard.plugin.milvus.filter import ids_expression
+from steelyard.plugin.milvus.index import MilvusIndex
+from steelyard.plugin.milvus.layout import (
+    PROPERTY,
+    Description,
+    Layout,
+    adopted_layout,
+    own_layout,
+)
+from steelyard.plugin.milvus.requests import IDS_A_REQUEST
+from steelyard.plugin.milvus.rows import check_batch, request_rows
+from steelyard.plugin.milvus.schema import collection_schema, index_parameters
+from steelyard.plugin.milvus.settings import Settings
+from steelyard.plugin.quantise import quantise
+from steelyard.plugin.vocabulary import Vocabulary
+from steelyard.types import EncodedDocuments
+
+_STAMP = r"_\d{14}_[0-9a-f]{8}"
+_LONG = 3600.0
+"""Seconds for a flush, and for loading a collection into memory."""
+
+_INDEX_STALL = 600.0
+"""Seconds after which an index of which no further row gets built is given up."""
+
+
+class MilvusEngine:
+    """One alias in one Milvus, server or Lite.
+
+    Args:
+        connection: to it.
+        alias: the name that users search.
+        lite: it is a file.
+    """
+
+    def __init__(self, connection: Connection, alias: str, *, lite: bool) -> None:
+        self._connection, self._alias, self._lite = connection, alias, lite
+        self._names = re.compile(re.escape(alias) + _STAMP)
+
+    @property
+    def alias(self) -> str:
+        """The name that users search."""
+        return self._alias
+
+    def resolve(self) -> Generation | None:
+        """The generation that the alias stands for.
+
+        Raises:
+            EngineError: the name is a collection, or stands for one of someone else.
+        """
+        if not self._connection.call("read the alias", "has_collection", self._alias):
+            return None
+        description = self._describe(self._alias, "read the alias")
+        if description.name == self._alias:
+            raise EngineError(
+                f"{self._alias!r} is a collection here, not an alias",
+                "choose another name in the engine URL",
+            )
+        return description.generation()
+
+    def generations(self) -> list[Generation]:
+        """All generations of this alias, newest first."""
+        names = self._connection.call("list the generations", "list_collections")
+        found = sorted(filter(self._names.fullmatch, names), reverse=True)
+        return [self._describe(name, "list the generations").generation() for name in found]
+
+    def create(self, generation: Generation) -> None:
+        """Make an empty collection; it is not loaded into memory until it is sealed or opened.
+
+        Raises:
+            EngineError: it is there already, or the server is too old for sparse vectors.
+        """
+        name, call = generation.name, self._connection.call
+        if SPARSE in generation.arms and not self._lite:
+            number = self._connection.said_version
+            if server_version(number) < SPARSE_VERSION:
+                needed = ".".join(map(str, SPARSE_VERSION))
+                raise EngineError(
+                    f"Milvus {number} at {self._connection.where} has no sparse vectors, they "
+                    f"came in {needed}",
+                    "upgrade the server, or keep the sparse arm in OpenSearch: "
+                    "dense=milvus://...,sparse=opensearch://...",
+                )
+        action = f"create {name}"
+        if call(action, "has_collection", name):
+            raise EngineError(f"there is a collection {name} already", "index again")
+        layout, client = own_layout(generation, lite=self._lite), self._connection.client
+        call(
+            action,
+            "create_collection",
+            name,
+            schema=collection_schema(client, generation, layout),
+            properties={PROPERTY: generation.to_json()},
+            consistency_level="Bounded",
+        )
+        try:
+            # Not waited for here: that takes half a second, and ``seal`` waits.
+            call(action, "create_index", name, index_parameters(client, layout), sync=False)
+        except EngineError:
+            call(action, "drop_collection", name)
+            raise
+        if self._lite:
+            call(action, "load_collection", name)
+
+    def upsert(self, generation: Generation, batch: EncodedDocuments) -> int:
+        """Write whole documents, some thousand a request; how many weights were clipped.
+
+        Nothing of a batch is written if a part of it cannot be.
+
+        Raises:
+            EngineError: another dimension, a vector that is not finite, an id that is too long,
+                or a collection that was adopted.
+        """
+        if generation.columns:
+            raise EngineError(
+                f"{generation.name} was adopted: Steelyard reads it, and does not write to it",
+                "write by what wrote it, or index the corpus with 'steelyard index'",
+            )
+        layout = own_layout(generation, lite=self._lite)
+        check_batch(generation, layout, batch)
+        clipped, impacts = 0, batch.sparse
+        if layout.sparse:
+            impacts, clipped = quantise(batch.sparse, generation.scale)
+        for rows in request_rows(generation, layout, batch, impacts):
+            self._connection.call(f"write to {generation.name}", "upsert", generation.name, rows)
+        return clipped
+
+    def delete(self, generation: Generation, ids: Sequence[str]) -> None:
+        """Remove documents by id."""
+        layout = self._layout(generation)
+        for first in range(0, len(ids), IDS_A_REQUEST):
+            self._connection.call(
+                f"delete documents of {generation.name}",
+                "delete",
+                generation.name,
+                filter=ids_expression(ids[first : first + IDS_A_REQUEST], layout),
+            )
+
+    def seal(self, generation: Generation) -> None:
+        """Flush, wait until indexes are built, load, and wait until searches see everything."""
+        name, call = generation.name, self._connection.call
+        call(f"flush {name}", "flush", name, attempt_seconds=None if self._lite else _LONG)
+        if not self._lite:
+            self._wait_for_indexes(generation)
+        self._loaded(generation).count()
+
+    def publish(self, generation: Generation) -> None:
+        """Point the alias to a generation."""
+        current = self.resolve()
+        change = "create_alias" if current is None else "alter_alias"
+        try:
+            self._connection.call(
+                f"point {self._alias} to {generation.name}", change, generation.name, self._alias
+            )
+        except EngineError:
+            # The first attempt may have arrived although its answer was lost.
+            if self.resolve() != generation:
+                raise
+
+    def drop(self, generation: Generation) -> None:
+        """Remove a generation, from memory first.
+
+        Raises:
+            EngineError: the alias stands for it.
+        """
+        current = self.resolve()
+        if current is not None and current.name == generation.name:
+            raise EngineError(f"{generation.name} is what {self._alias} stands for, so it stays")
+        action = f"drop {generation.name}"
+        if self._connection.call(action, "has_collection", generation.name):
+            self._connection.call(action, "release_collection", generation.name)
+            self._connection.call(action, "drop_collection", generation.name)
+
+    def open(self, generation: Generation, vocabulary: Vocabulary | None = None) -> MilvusIndex:
+        """A generation for reading, loaded into memory.
+
+        Raises:
+            EngineError: it is gone, or another one is in its place.
+        """
+        del vocabulary  # terms are numbers here
+        found = self._describe(generation.name, f"open {generation.name}").generation()
+        if found != generation:
+            raise EngineError(
+                f"{generation.name} is another build than was asked for (content "
+                f"{found.content}, not {generation.content})",
+                "open the engine again",
+            )
+        return self._loaded(generation)
+
+    def close(self) -> None:
+        """Let go of connections or the file."""
+        self._connection.close()
+
+    def adopt(self, generation: Generation) -> Generation:
+        """Stamp an existing collection and point the alias to it: see ``Adopts``.
+
+        Its primary key may be VARCHAR or INT64, its metric IP or COSINE. Columns on which
+        ``generation.columns`` is silent are those of our names; the dense one is found by itself
+        where there is only one column of vectors.
+        """
+        name = generation.name
+        action = f"adopt {name}"
+        self.resolve()
+        if not self._connection.call(action, "has_collection", name):
+            raise EngineError(f"there is no collection {name!r}", "give the name of one")
+        description = self._describe(name, action)
+        if self._names.fullmatch(name) and PROPERTY in description.properties:
+            raise EngineError(f"{name} was written by Steelyard", "there is nothing to adopt")
+        stamped = adopted(generation, description)
+        adopted_layout(stamped, description, self._dense_index(stamped, action))
+        self._connection.call(
+            action, "alter_collection_properties", name, {PROPERTY: stamped.to_json()}
+        )
+        self.publish(stamped)
+        return stamped
+
+    def _loaded(self, generation: Generation) -> MilvusIndex:
+        self._connection.call(
+            f"load {generation.name}",
+            "load_collection",
+            generation.name,
+            attempt_seconds=None if self._lite else _LONG,
+        )
+        return MilvusIndex(self._connection, generation, self._layout(generation))
+
+    def _layout(self, generation: Generation) -> Layout:
+        if not generation.columns:
+            return own_layout(generation, lite=self._lite)
+        action = f"open {generation.name}"
+        description = self._describe(generation.name, action)
+        return adopted_layout(generation, description, self._dense_index(generation, action))
+
+    def _describe(self, name: str, action: str) -> Description:
+        return Description.of(self._connection.call(action, "describe_collection", name))
+
+    def _dense_index(self, generation: Generation, action: str) -> dict[str, Any]:
+        name, column = generation.name, generation.columns["dense"]
+        indexes = self._connection.call(action, "list_indexes", name, column)
+        if not indexes:
+            raise EngineError(f"{name} has no index on {column!r}", "make one, and adopt it again")
+        found: dict[str, Any] = self._connection.call(action, "describe_index", name, indexes[0])
+        metric = str(found.get("metric_type", "")).upper()
+        if metric not in ("IP", "COSINE"):
+            raise EngineError(
+                f"the index on {column!r} of {name} compares by {metric or 'nothing known'}, "
+                "Steelyard by IP or COSINE",
+                "drop that index and make one with metric_type IP",
+            )
+        return found
+
+    def _wait_for_indexes(self, generation: Generation) -> None:
+        name, built, moved = generation.name, -1, time.monotonic()
+        action = f"build the indexes of {name}"
+        while True:
+            pending = 0
+            for index in self._connection.call(action, "list_indexes", name):
+                found = self._connection.call(action, "describe_index", name, index)
+                if found.get("state") == "Failed":
+                    reason = found.get("index_state_fail_reason") or "no reason given"
+                    raise EngineError(f"Milvus could not {action}: {reason}")
+                rows = int(found["total_rows"]) - int(found["indexed_rows"])
+                waiting = found.get("state") != "Finished"
+                pending += max(rows, int(found["pending_index_rows"]), int(waiting))
+            if not pending:
+                return
+            if pending != built:
+                built, moved = pending, time.monotonic()
+            elif time.monotonic() - moved > _INDEX_STALL:
+                raise EngineError(
+                    f"Milvus does not {action}: {pending:,} rows wait since {_INDEX_STALL:g} s",
+                    "look at the log of its index node",
+                )
+            time.sleep(0.2)
+
+
+class MilvusServerEngine(MilvusEngine):
+    """One alias in one server, which has an asynchronous client too."""
+
+    def __init__(self, connection: Connection, alias: str, settings: Settings) -> None:
+        super().__init__(connection, alias, lite=False)
+        self._async = AsyncClients(settings, connection.backoff)
+
+    async def open_async(
+        self, generation: Generation, vocabulary: Vocabulary | None = None
+    ) -> AsyncMilvusIndex:
+        """As ``open``; the connection is of the running event loop."""
+        del vocabulary
+        connection = await self._async.of_this_loop()
+        described = await connection.call(
+            f"open {generation.name}", "describe_collection", generation.name
+        )
+        description = Description.of(described)
+        if description.generation() != generation:
+            raise EngineError(
+                f"{generation.name} is another build than was asked for", "open the engine again"
+            )
+        await connection.call(
+            f"load {generation.name}", "load_collection", generation.name, attempt_seconds=_LONG
+        )
+        layout = own_layout(generation, lite=False)
+        if generation.columns:
+            layout = self._layout(generation)
+        return AsyncMilvusIndex(connection, generation, layout)
+
+    async def close_async(self) -> None:
+        """Let go of what ``open_async`` opened in this loop."""
+        await self._async.close()

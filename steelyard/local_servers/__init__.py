@@ -1,1 +1,1 @@
-"""Real servers started on this machine, for tests and for trying things out."""
+"""Starts search engines on this machine: for tests, and for ``steelyard dev``."""

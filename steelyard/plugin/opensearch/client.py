@@ -34,13 +34,12 @@ def client_arguments(settings: Settings) -> dict[str, Any]:
                 return super().loads(s)  # raises what the client expects
 
     json = Json()
-    key = settings.api_key
+    login = settings.authorization
     return {
         "hosts": [{"host": settings.host, "port": settings.port}],
         "use_ssl": settings.tls,
         "ssl_context": settings.ssl_context(),
-        "http_auth": (settings.user, settings.password) if settings.user else None,
-        "headers": {"Authorization": f"ApiKey {key}"} if key else None,
+        "headers": {"Authorization": login} if login else None,
         "timeout": settings.timeout,
         "max_retries": 0,
         "pool_maxsize": POOL,

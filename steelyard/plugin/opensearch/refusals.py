@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from steelyard.errors import EngineError
-from steelyard.plugin.opensearch.settings import API_KEY, PASSWORD, USER
+from steelyard.plugin.opensearch.settings import API_KEY, CA, PASSWORD, USER
 
 _HINTS = (
     (
@@ -30,6 +30,11 @@ _HINTS = (
     ),
     (("result window is too large",), "ask for fewer hits"),
     (("circuit_breaking_exception",), "the node is short of memory: raise its heap, or wait"),
+)
+_CERTIFICATE_HINTS = (
+    ("mismatch", "write the host as the certificate names it in the engine URL"),
+    ("expired", "renew the server's certificate, or set this machine's clock"),
+    ("not yet valid", "set this machine's clock, or the server's"),
 )
 _STATUS_HINTS = {
     413: "raise http.max_content_length in the cluster or the proxy before it",
@@ -64,6 +69,22 @@ def refusal(action: str, status: int, answer: Any) -> EngineError:
         _STATUS_HINTS.get(status, ""),
     )
     return EngineError(f"cannot {action}: OpenSearch answers {status}: {said[:300]}", hint)
+
+
+def untrusted(where: str, reason: str) -> EngineError:
+    """A certificate that was not accepted, with its remedy.
+
+    Args:
+        where: the server.
+        reason: OpenSSL's.
+    """
+    return EngineError(
+        f"the certificate of {where} is not trusted: {reason}",
+        next(
+            (hint for word, hint in _CERTIFICATE_HINTS if word in reason.lower()),
+            f"name a PEM file with its authority in ${CA}",
+        ),
+    )
 
 
 def _reasons(answer: Any) -> Iterator[str]:

@@ -12,8 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from steelyard.errors import EngineError, first_line
 from steelyard.plugin.opensearch.deadline import Deadline
-from steelyard.plugin.opensearch.refusals import refusal
-from steelyard.plugin.opensearch.settings import CA
+from steelyard.plugin.opensearch.refusals import refusal, untrusted
 
 RETRIED = frozenset({429, 502, 503, 504})
 """Statuses of a server that is busy or restarting."""
@@ -69,11 +68,7 @@ def judged(
         said = refusal(action, status, error.info or error.error)
         return _because(said, error), status in RETRIED
     if "CERTIFICATE" in str(error.error).upper():
-        untrusted = EngineError(
-            f"the certificate of {where} is not trusted: {_reason(error)}",
-            f"name a PEM file with its authority in ${CA}",
-        )
-        return _because(untrusted, error), False
+        return _because(untrusted(where, _reason(error)), error), False
     if not deadline.allows(0):
         return _because(too_slow(request, where, deadline), error), False
     lost = EngineError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,6 +50,16 @@ class Settings:
     def where(self) -> str:
         """The server as messages name it."""
         return host_and_port(self.host, self.port)
+
+    @property
+    def authorization(self) -> str | None:
+        """The value of the header that logs in; the clients' own would send é as Latin-1."""
+        if self.api_key:
+            return f"ApiKey {self.api_key}"
+        if self.user:
+            login = f"{self.user}:{self.password}".encode()
+            return f"Basic {base64.b64encode(login).decode('ascii')}"
+        return None
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """Certificates are always verified; None without TLS.

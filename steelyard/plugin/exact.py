@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from steelyard.errors import InputError
 from steelyard.plugin.engine import (
     MATCH,
-    NO_CANDIDATES,
     VECTOR_ARMS,
     AbsentArm,
     Arm,
@@ -23,8 +20,10 @@ from steelyard.plugin.engine import (
     StoredDocument,
     best_first,
 )
+from steelyard.plugin.filter_mask import FilterMasks
 from steelyard.plugin.filters import Filter
-from steelyard.types import DenseVectors, EncodedDocuments, SparseVectors
+from steelyard.plugin.flat import FlatArm, check_window
+from steelyard.types import EncodedDocuments, SparseVectors
 
 _CHUNK = 64
 
@@ -44,8 +43,13 @@ class ExactIndex:
         }
         ids = [document.id for document in content.documents]
         self._content = content
-        self.dense = _DenseArm(ids, content.dense)
-        self.sparse = _SparseArm(ids, content.sparse, generation.scale)
+        masks = FilterMasks(
+            generation.fields,
+            len(ids),
+            lambda field: [document.metadata.get(field) for document in content.documents],
+        )
+        self.dense = FlatArm(generation.name, ids, content.dense, masks)
+        self.sparse = _SparseArm(ids, content.sparse, generation.scale, masks)
         self.match: Arm[Sequence[str]] = AbsentArm(MATCH, "exact search in memory")
         self.arms = VECTOR_ARMS
 
@@ -79,34 +83,12 @@ class ExactIndex:
         return self._content
 
 
-class _DenseArm:
-    def __init__(self, ids: list[str], vectors: DenseVectors) -> None:
-        self._ids, self._vectors = ids, vectors
-
-    def search(
-        self,
-        queries: DenseVectors,
-        k: int,
-        *,
-        filter: Filter | None = None,
-        offset: int = 0,
-        timeout: float | None = None,
-    ) -> list[Candidates]:
-        """Inner products with every document."""
-        del timeout  # nothing is waited for
-        _refuse_filter(filter)
-        answers: list[Candidates] = []
-        for first in range(0, len(queries), _CHUNK):
-            chunk = queries[first : first + _CHUNK]
-            scores = (chunk @ self._vectors.T).astype(np.float64)
-            for query, row in zip(chunk, scores, strict=True):
-                answers.append(_page(self._ids, row, k, offset) if query.any() else NO_CANDIDATES)
-        return answers
-
-
 class _SparseArm:
-    def __init__(self, ids: list[str], vectors: SparseVectors, scale: float) -> None:
+    def __init__(
+        self, ids: list[str], vectors: SparseVectors, scale: float, masks: FilterMasks
+    ) -> None:
         self._ids, self._by_term, self._scale = ids, vectors.to_csr().T.tocsr(), scale
+        self._masks = masks
 
     def search(
         self,
@@ -119,26 +101,19 @@ class _SparseArm:
     ) -> list[Candidates]:
         """Inner products with every document that shares a term."""
         del timeout  # nothing is waited for
-        _refuse_filter(filter)
+        check_window(k, offset)
+        allowed = None if filter is None else self._masks.mask(filter)
         answers: list[Candidates] = []
         matrix = queries.to_csr()
         for first in range(0, len(queries), _CHUNK):
             products = (matrix[first : first + _CHUNK] @ self._by_term).tocsr()
             for row in range(products.shape[0]):
                 span = slice(products.indptr[row], products.indptr[row + 1])
-                ids = [self._ids[i] for i in products.indices[span].tolist()]
-                scores = products.data[span].astype(np.float64) / self._scale
-                answers.append(_page(ids, scores, k, offset))
+                rows, scores = products.indices[span], products.data[span]
+                if allowed is not None:
+                    keep = allowed[rows]
+                    rows, scores = rows[keep], scores[keep]
+                ids = [self._ids[i] for i in rows.tolist()]
+                best = best_first(ids, scores.astype(np.float64) / self._scale, offset + k)
+                answers.append(Candidates(best.ids[offset:], best.scores[offset:]))
         return answers
-
-
-def _page(ids: list[str], scores: NDArray[np.float64], k: int, offset: int) -> Candidates:
-    best = best_first(ids, scores, offset + k)
-    return Candidates(best.ids[offset:], best.scores[offset:])
-
-
-def _refuse_filter(filter: Filter | None) -> None:
-    if filter is not None:
-        raise InputError(
-            "exact search in memory takes no filter", "search the engine itself for that"
-        )

@@ -51,7 +51,7 @@ _BUILT_IN = {
     "milvuss": "steelyard.plugin.milvus.open:open_milvus",
     "opensearch": "steelyard.plugin.opensearch.open:open_opensearch",
     "opensearchs": "steelyard.plugin.opensearch.open:open_opensearch",
-    "lucene": "steelyard.plugin.lucene.open:open_lucene",
+    "lucene": "steelyard.plugin.lucene.engine:open_lucene",
 }
 
 

@@ -1,0 +1,1 @@
+"""Lucene impact indexes as Pyserini reads them, with flat dense vectors beside."""

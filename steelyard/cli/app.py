@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import steelyard
-from steelyard.cli import bench, demo, encode, evaluate, index, pack, search, tower
+from steelyard.cli import bench, cluster, demo, encode, evaluate, index, pack, search, tower
 
 app = typer.Typer(
     name="steelyard",
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.add_typer(pack.app, name="pack")
 app.add_typer(tower.app, name="tower")
 app.add_typer(bench.app, name="bench")
+app.add_typer(cluster.app, name="cluster")
 app.command("index")(index.index)
 app.command("encode-documents")(index.encode_documents)
 app.command("encode")(encode.encode)

@@ -15,6 +15,7 @@ from typing import Any
 from steelyard.errors import EngineError
 from steelyard.plugin.engine import Generation
 from steelyard.plugin.opensearch.bulk import delete_lines, document_lines, send
+from steelyard.plugin.opensearch.cluster.attach import attach_pipeline, refuse_without_pack
 from steelyard.plugin.opensearch.connection import Connection
 from steelyard.plugin.opensearch.index import OpenSearchIndex
 from steelyard.plugin.opensearch.mapping import check_tokens, described, index_body
@@ -80,6 +81,7 @@ class OpenSearchEngine:
     def create(self, generation: Generation) -> None:
         """Make an empty index that is not refreshed until it is sealed."""
         name = self._checked(generation)
+        refuse_without_pack(self._connection, self.resolve(), generation)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         body = index_body(generation, self._keys, now)
         try:
@@ -133,7 +135,7 @@ class OpenSearchEngine:
     def publish(self, generation: Generation) -> None:
         """Point the alias to a generation, in one atomic request."""
         name = self._checked(generation)
-        self.resolve()
+        attach_pipeline(self._connection, self.resolve(), generation)
         action = f"point {self._alias} to {name}"
         old = {"index": f"{self._alias}_*", "alias": self._alias, "must_exist": False}
         new = {"index": name, "alias": self._alias}

@@ -12,6 +12,7 @@ from typing import Any
 from steelyard.encoders.pack.metadata import PackMetadata
 from steelyard.plugin.engine import DENSE
 from steelyard.plugin.fusion import Fusion
+from steelyard.plugin.opensearch.bodies import pipeline
 from steelyard.plugin.opensearch.cluster.names import PREFIX
 from steelyard.plugin.opensearch.connection import Connection
 from steelyard.plugin.opensearch.mapping import SPARSE as SPARSE_FIELD
@@ -28,6 +29,7 @@ def pipeline_body(metadata: PackMetadata, models: Mapping[str, str]) -> dict[str
         metadata: of the pack.
         models: model ids by arm.
     """
+    fusion = Fusion.of_pack(metadata.fusion)
     enricher = {
         # Of every other field: an adopted index calls its vectors as it likes.
         "default_model_id": models[DENSE],
@@ -36,21 +38,8 @@ def pipeline_body(metadata: PackMetadata, models: Mapping[str, str]) -> dict[str
     return {
         "description": f"Queries of {metadata.name} ({metadata.pack_id}), by Steelyard",
         "request_processors": [{_ENRICHER: enricher}],
-        "phase_results_processors": [fusion_processor(Fusion.of_pack(metadata.fusion))],
+        **pipeline(fusion, fusion.weights),
     }
-
-
-def fusion_processor(fusion: Fusion) -> dict[str, Any]:
-    """The engine's own processor for our way of joining arms."""
-    if fusion.method == "rrf":
-        combination: dict[str, Any] = {"technique": "rrf", "rank_constant": fusion.rrf_k}
-        return {"score-ranker-processor": {"combination": combination}}
-    combination = {
-        "technique": "arithmetic_mean",
-        "parameters": {"weights": list(fusion.weights)},
-    }
-    processor = {"normalization": {"technique": "min_max"}, "combination": combination}
-    return {"normalization-processor": processor}
 
 
 def put_pipeline(connection: Connection, name: str, body: dict[str, Any]) -> None:
@@ -71,9 +60,9 @@ def find_pipelines(connection: Connection, name: str = f"{PREFIX}*") -> dict[str
     return dict(answer or {})
 
 
-def models_in(pipeline: Mapping[str, Any]) -> dict[str, str]:
+def models_in(body: Mapping[str, Any]) -> dict[str, str]:
     """Model ids by arm of a pipeline that ``pipeline_body`` made; empty if it was changed."""
-    for processor in pipeline.get("request_processors", []):
+    for processor in body.get("request_processors", []):
         by_field = processor.get(_ENRICHER, {}).get("neural_field_default_id")
         if isinstance(by_field, dict) and {DENSE, SPARSE_FIELD} <= by_field.keys():
             return {DENSE: str(by_field[DENSE]), "sparse": str(by_field[SPARSE_FIELD])}
@@ -98,12 +87,12 @@ def default_pipelines(connection: Connection, indexes: str = "*") -> dict[str, s
         name: str(value["settings"].get(DEFAULT, NO_PIPELINE))
         for name, value in (answer or {}).items()
     }
-    return {name: pipeline for name, pipeline in found.items() if pipeline != NO_PIPELINE}
+    return {name: default for name, default in found.items() if default != NO_PIPELINE}
 
 
-def set_default(connection: Connection, index: str, pipeline: str | None) -> None:
+def set_default(connection: Connection, index: str, name: str | None) -> None:
     """Give an index a default pipeline; None takes it away."""
-    body = {"index": {"search.default_pipeline": pipeline}}
+    body = {"index": {"search.default_pipeline": name}}
     connection.request(f"set the pipeline of {index}", "PUT", f"/{index}/_settings", body)
 
 

@@ -421,7 +421,7 @@ def test_from_the_command_line(
     told = json.loads(report.read_text(encoding="utf-8"))
     assert told["curl"] in output
     assert told["pipeline"] == pipeline_name(pack)
-    answer = subprocess.run(told["curl"], shell=True, check=True, capture_output=True)
+    answer = subprocess.run(["/bin/bash", "-c", told["curl"]], check=True, capture_output=True)
     hits = json.loads(answer.stdout)["hits"]["hits"]
     assert len(hits) == 10
     assert set(hits[0]["_source"]) & {"dense", "sparse"} == set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from steelyard.plugin.opensearch.cluster.checks import check_plugins
 from steelyard.plugin.opensearch.cluster.models import DEPLOYED, Model, find_models
 from steelyard.plugin.opensearch.cluster.names import pack_of, pipeline_name
 from steelyard.plugin.opensearch.cluster.pipelines import (
@@ -52,7 +53,12 @@ class PackStatus:
 
 
 def installed_packs(connection: Connection) -> list[PackStatus]:
-    """All packs of which anything is in the cluster, by id."""
+    """All packs of which anything is in the cluster, by id.
+
+    Raises:
+        EngineError: a cluster without ML Commons.
+    """
+    check_plugins(connection)
     models, pipelines = find_models(connection), find_pipelines(connection)
     defaults = default_pipelines(connection)
     used = {index: pipeline for index, pipeline in defaults.items() if pack_of(pipeline)}

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+
 from steelyard.errors import EngineError
+from steelyard.plugin import engine as arms
 from steelyard.plugin.engine import Generation
-from steelyard.plugin.opensearch.connection import RETRIED, Connection
-from steelyard.plugin.opensearch.filter import METADATA
-from steelyard.plugin.opensearch.mapping import DENSE, ID, PARENT, SPARSE, TEXT, TITLE
+from steelyard.plugin.opensearch.connection import Connection
+from steelyard.plugin.opensearch.json_text import dumps
+from steelyard.plugin.opensearch.layout import DENSE, ID, METADATA, PARENT, SPARSE, TEXT, TITLE
+from steelyard.plugin.opensearch.requests import RETRIED
 from steelyard.plugin.vocabulary import TermKeys
-from steelyard.types import Document, EncodedDocuments, SparseVectors
+from steelyard.types import MAX_ID_BYTES, EncodedDocuments, SparseVectors
+
+Item = tuple[str, bytes]
+"""An id, and its lines of a bulk request."""
 
 MAX_BYTES = 8_000_000
 """Of one request; a single larger document goes alone."""
@@ -20,12 +28,54 @@ MAX_BYTES = 8_000_000
 _TOLD = 3
 
 
-def document_lines(
-    generation: Generation, batch: EncodedDocuments, impacts: SparseVectors, keys: TermKeys
-) -> Iterator[tuple[str, str]]:
-    """Each document's id and its two lines of a bulk request."""
+def check_batch(generation: Generation, batch: EncodedDocuments) -> None:
+    """Refuse what the engine would refuse halfway, or take for something else.
+
+    Raises:
+        EngineError: the document's id, and what is wrong with it.
+    """
+    name = generation.name
+    for found, expected, what in (
+        (batch.dense.shape[1], generation.dims, "dimensions"),
+        (batch.sparse.vocabulary_size, generation.vocabulary_size, "columns"),
+    ):
+        if found != expected:
+            raise EngineError(
+                f"vectors of {found} {what} for {name}, which has {expected}",
+                "index with the pack that the generation was made for",
+            )
+    rows = np.flatnonzero(~np.isfinite(batch.dense).all(axis=1)).tolist()
+    wrong: dict[int, str] = dict.fromkeys(rows, "its dense vector")
+    places = np.flatnonzero(~np.isfinite(batch.sparse.weights))
+    rows = (np.searchsorted(batch.sparse.indptr, places, side="right") - 1).tolist()
+    wrong = dict.fromkeys(rows, "its sparse vector") | wrong
     for row, document in enumerate(batch.documents):
-        ids, weights = impacts.row(row)
+        if len(document.id.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES:
+            raise EngineError(
+                f"the id {document.id!r:.60}... has "
+                f"{len(document.id.encode('utf-8', 'surrogatepass'))} bytes, the engine takes "
+                f"{MAX_ID_BYTES}",
+                "shorten it",
+            )
+        for field, value in document.metadata.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                wrong.setdefault(row, f"its {field!r}")
+    for row, what in sorted(wrong.items()):
+        raise EngineError(
+            f"document {batch.documents[row].id!r:.80}: {what} has NaN or infinity",
+            "encode it again; nothing of this batch is written",
+        )
+
+
+def document_items(
+    generation: Generation, batch: EncodedDocuments, impacts: SparseVectors, keys: TermKeys
+) -> Iterator[Item]:
+    """Each document's id and its two lines of a bulk request."""
+    has_dense, has_sparse = arms.DENSE in generation.arms, arms.SPARSE in generation.arms
+    weights = impacts.weights.astype(np.int64).tolist()
+    ids, ends = impacts.ids.tolist(), impacts.indptr.tolist()
+    dense = np.ascontiguousarray(batch.dense, dtype=np.float32)
+    for row, document in enumerate(batch.documents):
         source: dict[str, Any] = {
             ID: document.id,
             PARENT: document.parent_id or document.id,
@@ -36,27 +86,28 @@ def document_lines(
                 for name in generation.fields
                 if (value := document.metadata.get(name)) is not None
             },
-            DENSE: batch.dense[row].tolist(),
-            SPARSE: dict(zip(keys.keys(ids.tolist()), weights.astype(int).tolist(), strict=True)),
         }
+        if has_dense:
+            source[DENSE] = dense[row]
+        if has_sparse:
+            span = slice(ends[row], ends[row + 1])
+            source[SPARSE] = dict(zip(keys.keys(ids[span]), weights[span], strict=True))
         action = {"index": {"_id": document.id}}
-        yield document.id, f"{_compact(action)}\n{_compact(source)}\n"
+        yield document.id, b"%b\n%b\n" % (dumps(action), dumps(source))
 
 
-def delete_lines(ids: Sequence[str]) -> Iterator[tuple[str, str]]:
+def delete_items(ids: Sequence[str]) -> Iterator[Item]:
     """Each id and its line of a bulk request."""
     for identifier in ids:
-        yield identifier, _compact({"delete": {"_id": identifier}}) + "\n"
+        yield identifier, dumps({"delete": {"_id": identifier}}) + b"\n"
 
 
-def send(
-    connection: Connection, index: str, lines: Iterable[tuple[str, str]], *, missing_ok: bool
-) -> int:
-    """Send items in requests of about ``MAX_BYTES``.
+def send(connection: Connection, index: str, items: Iterable[Item], *, missing_ok: bool) -> int:
+    """Send items in requests of about ``MAX_BYTES``; the next is made while one is on its way.
 
     Args:
         connection, index: where to.
-        lines: id and lines of each item.
+        items: what.
         missing_ok: a document that is not there is no error (deletes).
 
     Returns:
@@ -66,33 +117,23 @@ def send(
         EngineError: items were refused; how many, and the first of them with the reasons.
     """
     sent = 0
-    for part in _parts(lines):
-        _send_part(connection, index, part, missing_ok)
-        sent += len(part)
+    parts = _parts(items)
+    with ThreadPoolExecutor(1, thread_name_prefix="steelyard-bulk") as maker:
+        coming = maker.submit(next, parts, None)
+        while (part := coming.result()) is not None:
+            coming = maker.submit(next, parts, None)
+            _send_part(connection, index, part, missing_ok)
+            sent += len(part)
     return sent
 
 
-def stored_document(source: dict[str, Any], generation: Generation) -> Document:
-    """A document out of a hit's ``_source``."""
-    values = source.get(METADATA) or {}
-    metadata = {
-        # JSON does not keep 5.0 and 5 apart everywhere on the way.
-        name: float(values[name]) if kind == "float" else values[name]
-        for name, kind in generation.fields.items()
-        if name in values
-    }
-    return Document(source[ID], source[TEXT], source[TITLE], source[PARENT], metadata)
-
-
-def _send_part(
-    connection: Connection, index: str, part: list[tuple[str, str]], missing_ok: bool
-) -> None:
+def _send_part(connection: Connection, index: str, part: list[Item], missing_ok: bool) -> None:
     for last in connection.backoff:
         answer = connection.request(
             f"write to {index}",
             "POST",
             f"/{index}/_bulk",
-            "".join(lines for _, lines in part),
+            b"".join(lines for _, lines in part),
             parameters={"filter_path": "errors,items.*.status,items.*.error"},
         )
         items = answer.get("items", [])
@@ -119,10 +160,10 @@ def _send_part(
         part = busy
 
 
-def _parts(lines: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    part: list[tuple[str, str]] = []
+def _parts(items: Iterable[Item]) -> Iterator[list[Item]]:
+    part: list[Item] = []
     size = 0
-    for item in lines:
+    for item in items:
         length = len(item[1])
         if part and size + length > MAX_BYTES:
             yield part
@@ -131,11 +172,6 @@ def _parts(lines: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
         size += length
     if part:
         yield part
-
-
-def _compact(value: Any) -> str:
-    # Escaped: a lone surrogate has no UTF-8, and the length is that in bytes.
-    return json.dumps(value, separators=(",", ":"))
 
 
 def _why(error: Any) -> str:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from steelyard.errors import EngineError, first_line, needs_extra
+from steelyard.errors import EngineError, needs_extra
 from steelyard.plugin.opensearch.backoff import ONCE, Backoff
-from steelyard.plugin.opensearch.refusals import refusal
-from steelyard.plugin.opensearch.settings import CA, Settings
+from steelyard.plugin.opensearch.client import client_arguments
+from steelyard.plugin.opensearch.deadline import Deadline
+from steelyard.plugin.opensearch.requests import Request, Steps, judged, too_slow
+from steelyard.plugin.opensearch.settings import Settings
+
+T = TypeVar("T")
 
 MIN_VERSION = (2, 13)
 """The first whose k-NN has inner products on Lucene."""
-
-RETRIED = frozenset({429, 502, 503, 504})
-"""Statuses of a server that is busy or restarting."""
-
-_POOL = 16
 
 
 class Connection:
@@ -28,6 +27,9 @@ class Connection:
     Args:
         settings: the server.
         backoff: how retries wait.
+
+    Attributes:
+        version: of the server, major and minor.
 
     Raises:
         EngineError: it cannot be reached, refuses the login, or is too old.
@@ -45,20 +47,9 @@ class Connection:
 
         self.settings = settings
         self.backoff = backoff or Backoff()
-        key = settings.api_key
-        self._client: Any = OpenSearch(
-            hosts=[{"host": settings.host, "port": settings.port}],
-            connection_class=Quiet,
-            use_ssl=settings.tls,
-            ssl_context=settings.ssl_context(),
-            http_auth=(settings.user, settings.password) if settings.user else None,
-            headers={"Authorization": f"ApiKey {key}"} if key else None,
-            timeout=settings.timeout,
-            max_retries=0,
-            pool_maxsize=_POOL,
-        )
+        self._client: Any = OpenSearch(connection_class=Quiet, **client_arguments(settings))
         try:
-            self._check_version()
+            self.version = self._check_version()
         except BaseException:
             self.close()
             raise
@@ -74,56 +65,75 @@ class Connection:
         missing_ok: bool = False,
         backoff: Backoff | None = None,
     ) -> Any:
-        """One request; JSON there and back.
+        """One request; JSON there and back: see ``Request`` and ``send``."""
+        request = Request(action, method, path, body, parameters or {}, missing_ok)
+        return self.send(request, Deadline(), backoff)
+
+    def run(self, steps: Steps[T], timeout: float | None = None) -> T:
+        """A call, request by request.
 
         Args:
-            action: what is being done, for messages: "create x".
-            method, path: of HTTP.
-            body: a JSON value, or a string that is sent as it is.
-            parameters: of the query string.
-            missing_ok: a 404 gives None.
+            steps: the call.
+            timeout: seconds for all of it.
+        """
+        deadline = Deadline(timeout)
+        answer = None
+        while True:
+            try:
+                request = steps.send(answer)
+            except StopIteration as done:
+                result: T = done.value
+                return result
+            answer = self.send(request, deadline)
+
+    def send(self, request: Request, deadline: Deadline, backoff: Backoff | None = None) -> Any:
+        """One request, again while the server is busy or away.
+
+        Args:
+            request: what to send.
+            deadline: for all attempts.
             backoff: None is the connection's.
 
         Raises:
-            EngineError: the server refuses, or cannot be reached in all attempts.
+            EngineError: the server refuses, cannot be reached in all attempts, or is too slow.
         """
-        from opensearchpy import OpenSearchException, TransportError
-
-        for last in backoff or self.backoff:
-            try:
-                return self._client.transport.perform_request(
-                    method, path, params=dict(parameters or {}), body=body
-                )
-            except TransportError as error:
-                status = error.status_code
-                if status == 404 and missing_ok:
-                    return None
-                if isinstance(status, int):
-                    if status in RETRIED and not last:
-                        continue
-                    raise refusal(action, status, error.info or error.error) from error
-                if "CERTIFICATE" in str(error.error).upper():
-                    raise EngineError(
-                        f"the certificate of {self.settings.where} is not trusted: "
-                        f"{_reason(error)}",
-                        f"name a PEM file with its authority in ${CA}",
-                    ) from error
-                if last:
-                    raise EngineError(
-                        f"cannot {action}: no answer from {self.settings.where}: {_reason(error)}",
-                        "check that the server runs, the address, and opensearch:// against "
-                        "opensearchs://",
-                    ) from error
-            except (OpenSearchException, AttributeError) as error:
-                # AttributeError: the client's own, on a refusal whose JSON is no object.
-                raise EngineError(f"cannot {action}: {first_line(error)}") from error
-        raise AssertionError("Backoff.attempts is at least 1")
+        backoff = backoff or self.backoff
+        outcome, again = self._attempt(request, deadline)
+        for seconds in backoff.waits():
+            if not again or not deadline.allows(seconds):
+                break
+            backoff.wait(seconds)
+            outcome, again = self._attempt(request, deadline)
+        if isinstance(outcome, EngineError):
+            raise outcome
+        return outcome
 
     def close(self) -> None:
         """Let go of the sockets."""
         self._client.close()
 
-    def _check_version(self) -> None:
+    def _attempt(self, request: Request, deadline: Deadline) -> tuple[Any, bool]:
+        """The answer or an error, and whether another attempt may help."""
+        from opensearchpy import OpenSearchException
+        from urllib3 import Timeout
+
+        left = deadline.left(self.settings.timeout)
+        if left <= 0:
+            return too_slow(request, self.settings.where, deadline), False
+        try:
+            answer = self._client.transport.perform_request(
+                request.method,
+                request.path,
+                params=dict(request.parameters),
+                body=request.body,
+                # Connecting and reading together.
+                timeout=Timeout(total=left),
+            )
+        except (OpenSearchException, AttributeError) as error:
+            return judged(error, request, self.settings.where, deadline)
+        return answer, request.busy is not None and request.busy(answer)
+
+    def _check_version(self) -> tuple[int, int]:
         told = self.request("reach the server", "GET", "/", backoff=ONCE)
         version = told.get("version", {}) if isinstance(told, dict) else {}
         number = str(version.get("number", ""))
@@ -144,9 +154,4 @@ class Connection:
                 f"OpenSearch {number} at {self.settings.where}, Steelyard needs {needed} or newer",
                 "inner products on Lucene came then: upgrade the cluster",
             )
-
-
-def _reason(error: Any) -> str:
-    """The innermost cause; urllib3 puts object addresses around it."""
-    text = str(getattr(error, "error", error))
-    return text.rsplit(">: ", 1)[-1].splitlines()[0][:200] if text else type(error).__name__
+        return major, minor

@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from steelyard.errors import InputError
 from steelyard.plugin.filters import And, Eq, Exists, Filter, In, Not, Or, Range
-
-METADATA = "metadata"
-"""The object that holds the declared fields, so that one may be called ``id`` or ``text``."""
+from steelyard.plugin.opensearch.layout import METADATA
 
 MAX_TERMS = 65_536
 """``index.max_terms_count``: values of one ``terms`` query."""
 
 
-def opensearch_filter(filter: Filter, fields: Collection[str]) -> dict[str, Any]:
+def opensearch_filter(
+    filter: Filter, fields: Collection[str], paths: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Compile a filter.
 
+    Args:
+        filter: the condition.
+        fields: that the index declares.
+        paths: where they are; None is where Steelyard puts them.
+
     Raises:
-        InputError: a field that the index does not declare, an empty clause or range, or more
-            values than OpenSearch takes.
+        InputError: a field that the index does not declare, an empty clause or range, a value
+            that is no number, or more values than OpenSearch takes.
     """
     node = filter
     if isinstance(node, And | Or):
         if not node.clauses:
             raise InputError(f"an empty {type(node).__name__} filter", "give it a clause")
-        clauses = [opensearch_filter(clause, fields) for clause in node.clauses]
+        clauses = [opensearch_filter(clause, fields, paths) for clause in node.clauses]
         if isinstance(node, And):
             return {"bool": {"filter": clauses}}
         return {"bool": {"should": clauses, "minimum_should_match": 1}}
     if isinstance(node, Not):
-        return {"bool": {"must_not": [opensearch_filter(node.clause, fields)]}}
-    path = _path(node.field, fields)
+        return {"bool": {"must_not": [opensearch_filter(node.clause, fields, paths)]}}
+    path = _path(node.field, fields, paths)
+    _check_numbers(node)
     if isinstance(node, Exists):
         return {"exists": {"field": path}}
     if isinstance(node, Eq):
@@ -64,10 +71,23 @@ def _range(path: str, node: Range) -> dict[str, Any]:
     return ranges[0] if len(ranges) == 1 else {"bool": {"filter": ranges}}
 
 
-def _path(field: str, fields: Collection[str]) -> str:
+def _path(field: str, fields: Collection[str], paths: Mapping[str, str] | None) -> str:
     if field not in fields:
         raise InputError(
             f"the index declares no metadata field {field!r}",
             f"declared: {', '.join(sorted(fields)) or 'none'}",
         )
-    return f"{METADATA}.{field}"
+    return f"{METADATA}.{field}" if paths is None else paths[field]
+
+
+def _check_numbers(node: Eq | In | Range | Exists) -> None:
+    """JSON has neither NaN nor infinity; null in their place would be no condition."""
+    if isinstance(node, Range):
+        values: list[Any] = [node.gte, node.gt, node.lte, node.lt]
+    elif isinstance(node, Eq):
+        values = [node.value]
+    else:
+        values = list(node.values) if isinstance(node, In) else []
+    for value in values:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{value} as a value of {node.field!r}", "give a finite number")

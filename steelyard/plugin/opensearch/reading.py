@@ -1,0 +1,232 @@
+"""Documents read back, as calls without a connection: see ``requests``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steelyard.errors import EngineError
+from steelyard.plugin.engine import DENSE, SPARSE, Generation, StoredDocument
+from steelyard.plugin.opensearch.bodies import Json, match_query
+from steelyard.plugin.opensearch.layout import ID, Layout, single, value_at
+from steelyard.plugin.opensearch.refusals import refusal
+from steelyard.plugin.opensearch.requests import Request, Steps
+from steelyard.plugin.opensearch.searches import Searches, check_complete
+from steelyard.plugin.opensearch.words import bounded_text
+from steelyard.plugin.vocabulary import TermKeys
+from steelyard.types import EncodedDocuments, SparseVectors
+
+Highlighted = dict[str, dict[str, list[str]]]
+
+_BATCH = 500
+_PAGE_NUMBERS = 500_000
+_KEEP_ALIVE = "5m"
+_WHOLE = {"allow_partial_search_results": "false"}
+
+FRAGMENTS = 3
+"""Of a text, at most; a title is shown whole."""
+
+FRAGMENT_CHARACTERS = 150
+"""About so long is each."""
+
+ANALYSED_CHARACTERS = 1_000_000
+"""Of a text, in which words are looked for: ``index.highlight.max_analyzed_offset``."""
+
+
+def get(
+    target: Searches, ids: Sequence[str], *, vectors: bool, terms: bool
+) -> Steps[dict[str, StoredDocument]]:
+    """Stored documents by id; where ids are ``_id``, also those that no search sees yet."""
+    generation, layout, found = target.generation, target.layout, {}
+    vectors &= DENSE in generation.arms
+    terms &= SPARSE in generation.arms
+    paths = ",".join(layout.read_paths(dense=vectors, sparse=terms))
+    for first in range(0, len(ids), _BATCH):
+        part = list(ids[first : first + _BATCH])
+        if layout.adopted and layout.id is not None:
+            sources = yield from _by_column(generation, layout, part, paths)
+        else:
+            sources = yield from _by_id(generation.name, part, paths)
+        for identifier, source in sources.items():
+            document = layout.document(identifier, source, generation.fields)
+            dense = _vector(source, layout.dense, generation) if vectors else None
+            impacts = _impacts(source, layout.sparse, target.keys) if terms else None
+            found[identifier] = StoredDocument(document, dense, impacts)
+    return found
+
+
+def highlight(target: Searches, ids: Sequence[str], text: str) -> Steps[Highlighted]:
+    """Fragments with the words of a text, by id and field."""
+    layout, name = target.layout, target.generation.name
+    fields = {
+        path: ours
+        for path, ours in ((layout.title, "title"), (layout.text, "text"))
+        if path in layout.texts
+    }
+    found: Highlighted = {}
+    text = bounded_text(text)
+    if not fields or not text.strip():
+        return found
+    action = f"highlight in {name}"
+    shown = {
+        path: {"number_of_fragments": 0}
+        if ours == "title"
+        else {"number_of_fragments": FRAGMENTS, "fragment_size": FRAGMENT_CHARACTERS}
+        for path, ours in fields.items()
+    }
+    words = match_query(text, target.boosts)
+    for first in range(0, len(ids), _BATCH):
+        part = list(ids[first : first + _BATCH])
+        body: Json = {
+            "size": len(part),
+            "query": {"bool": {"filter": [_of_ids(layout, part)]}},
+            "_source": False,
+            "track_total_hits": False,
+            "highlight": {
+                "highlight_query": words,
+                "fields": shown,
+                "max_analyzer_offset": ANALYSED_CHARACTERS,
+            },
+        }
+        if layout.id is not None:
+            body["docvalue_fields"] = [layout.id]
+        answer = yield Request(action, "POST", f"/{name}/_search", body, _WHOLE)
+        check_complete(action, answer)
+        for hit in answer["hits"]["hits"]:
+            identifier = hit["_id"] if layout.id is None else str(hit["fields"][layout.id][0])
+            found[identifier] = {
+                fields[path]: fragments for path, fragments in hit.get("highlight", {}).items()
+            }
+    return found
+
+
+def count(name: str) -> Steps[int]:
+    """Number of documents that searches see."""
+    answer = yield Request(f"count {name}", "GET", f"/{name}/_count")
+    if answer["_shards"]["failed"]:
+        raise EngineError(f"cannot count {name}: not all shards answered", "try again")
+    return int(answer["count"])
+
+
+def export(target: Searches) -> Steps[EncodedDocuments]:
+    """Everything that is stored at one moment, ``sparse`` as impacts, in order of id.
+
+    Vectors of an arm that is not here are zero, its rows empty.
+    """
+    generation, layout = target.generation, target.layout
+    has_dense, has_sparse = DENSE in generation.arms, SPARSE in generation.arms
+    documents, dense, sparse = [], [], []
+    nothing = (np.zeros(0, np.int32), np.zeros(0, np.float32))
+    hits = yield from _everything(target, layout.read_paths(dense=has_dense, sparse=has_sparse))
+    for hit in hits:
+        source = hit.get("_source") or {}
+        identifier = hit["_id"] if layout.id is None else str(single(value_at(source, layout.id)))
+        documents.append(layout.document(identifier, source, generation.fields))
+        dense.append(_vector(source, layout.dense, generation) if has_dense else None)
+        sparse.append(_impacts(source, layout.sparse, target.keys) if has_sparse else nothing)
+    order = sorted(range(len(documents)), key=lambda row: documents[row].id)
+    vectors = np.zeros((len(documents), generation.dims), np.float32)
+    if has_dense:
+        for place, row in enumerate(order):
+            vectors[place] = dense[row]
+    return EncodedDocuments(
+        [documents[row] for row in order],
+        vectors,
+        SparseVectors.from_rows([sparse[row] for row in order], generation.vocabulary_size),
+    )
+
+
+def _everything(target: Searches, paths: list[str]) -> Steps[list[Json]]:
+    """Every hit of one point in time, in pages that may be asked for twice."""
+    name, hits = target.generation.name, []
+    action = f"export {name}"
+    opened = yield Request(
+        action,
+        "POST",
+        f"/{name}/_search/point_in_time",
+        parameters={"keep_alive": _KEEP_ALIVE, "allow_partial_pit_creation": "false"},
+    )
+    point = opened["pit_id"]
+    body: Json = {
+        "size": max(20, min(1000, _PAGE_NUMBERS // max(1, target.generation.dims))),
+        "sort": [{"_id" if target.layout.adopted else ID: "asc"}],
+        "pit": {"id": point, "keep_alive": _KEEP_ALIVE},
+        "_source": paths,
+        "track_total_hits": False,
+    }
+    try:
+        while True:
+            answer = yield Request(action, "POST", "/_search", body, _WHOLE)
+            check_complete(action, answer)
+            page = answer["hits"]["hits"]
+            if not page:
+                break
+            hits += page
+            body = {**body, "search_after": page[-1]["sort"]}
+    except EngineError:
+        yield _closing(action, point)
+        raise
+    yield _closing(action, point)
+    return hits
+
+
+def _closing(action: str, point: str) -> Request:
+    path = "/_search/point_in_time"
+    return Request(action, "DELETE", path, {"pit_id": [point]}, missing_ok=True)
+
+
+def _by_id(name: str, ids: list[str], paths: str) -> Steps[dict[str, Json]]:
+    """Sources by ``_id``."""
+    action, found = f"read {name}", {}
+    answer = yield Request(
+        action, "POST", f"/{name}/_mget", {"ids": ids}, {"_source_includes": paths}
+    )
+    for document in answer["docs"]:
+        if "error" in document:
+            raise refusal(action, int(document.get("status", 404)), document)
+        if document["found"]:
+            found[document["_id"]] = document.get("_source") or {}
+    return found
+
+
+def _by_column(
+    generation: Generation, layout: Layout, ids: list[str], paths: str
+) -> Steps[dict[str, Json]]:
+    """Sources by the id that a column holds."""
+    action = f"read {generation.name}"
+    body = {
+        "size": len(ids),
+        "query": {"bool": {"filter": [_of_ids(layout, ids)]}},
+        "_source": paths.split(","),
+        "track_total_hits": False,
+    }
+    answer = yield Request(action, "POST", f"/{generation.name}/_search", body, _WHOLE)
+    check_complete(action, answer)
+    sources = [hit.get("_source") or {} for hit in answer["hits"]["hits"]]
+    return {str(single(value_at(source, layout.id or ""))): source for source in sources}
+
+
+def _of_ids(layout: Layout, ids: list[str]) -> Json:
+    return {"ids": {"values": ids}} if layout.id is None else {"terms": {layout.id: ids}}
+
+
+def _vector(source: Json, path: str, generation: Generation) -> NDArray[np.float32]:
+    """The stored vector; zero where the document has none."""
+    value = value_at(source, path)
+    if value is None:
+        return np.zeros(generation.dims, np.float32)
+    return np.array(value, dtype=np.float32)
+
+
+def _impacts(
+    source: Json, path: str, keys: TermKeys
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Token ids, ascending, and impacts."""
+    terms: Mapping[str, Any] = value_at(source, path) or {}
+    ids = np.array(keys.ids(terms), dtype=np.int32)
+    weights = np.array(list(terms.values()), dtype=np.float32)
+    order = np.argsort(ids)
+    return ids[order], weights[order]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import steelyard
-from steelyard.cli import bench, cluster, demo, encode, evaluate, index, pack, search, tower
+from steelyard.cli import bench, cluster, demo, encode, evaluate, index, pack, query, search, tower
 
 app = typer.Typer(
     name="steelyard",
@@ -25,6 +25,7 @@ app.command("index")(index.index)
 app.command("encode-documents")(index.encode_documents)
 app.command("encode")(encode.encode)
 app.command("search")(search.search)
+app.command("query")(query.query)
 app.command("eval")(evaluate.evaluate_command)
 app.command("demo")(demo.demo)
 

@@ -22,17 +22,18 @@ def text_query(generation: Generation, text: str, *, k: int = 10) -> dict[str, A
         text: the query.
         k: number of hits.
     """
-    field = generation.columns.get("dense", DENSE)
+    dense = generation.columns.get("dense", DENSE)
+    sparse = generation.columns.get("sparse", SPARSE_FIELD)
     queries: list[dict[str, Any]] = []
     if DENSE in generation.arms:
-        queries.append({"neural": {field: {"query_text": text, "k": CANDIDATES}}})
+        queries.append({"neural": {dense: {"query_text": text, "k": CANDIDATES}}})
     if SPARSE in generation.arms:
-        queries.append({"neural_sparse": {SPARSE_FIELD: {"query_text": text}}})
+        queries.append({"neural_sparse": {sparse: {"query_text": text}}})
     query = queries[0]
     if len(queries) > 1:
         # The fusion scales scores over what each arm brings: the depth is our candidates.
         query = {"hybrid": {"queries": queries, "pagination_depth": CANDIDATES}}
-    return {"size": k, "_source": {"excludes": [field, SPARSE_FIELD]}, "query": query}
+    return {"size": k, "_source": {"excludes": [dense, sparse]}, "query": query}
 
 
 def curl(settings: Settings, path: str, body: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from steelyard.encoders.export.opensearch_models import MODELS
 from steelyard.encoders.export.source import open_source
 from steelyard.encoders.pack.metadata import PackMetadata
 from steelyard.errors import EngineError
+from steelyard.plugin.engine import Generation
 from steelyard.plugin.opensearch.cluster.checks import check_plugins, check_settings
 from steelyard.plugin.opensearch.cluster.models import (
     DEPLOYED,
@@ -97,7 +98,7 @@ def install(
     connection = target.connection
     source = open_source(pack, instruction=instruction, dtype=dtype)
     metadata = source.metadata
-    index = None if models_only else _index_for(metadata, target)
+    generation = None if models_only else _generation_for(metadata, target)
     check_plugins(connection)
     changed = check_settings(connection, change=set_cluster_settings)
     with TemporaryDirectory(prefix="steelyard-cluster-") as folder:
@@ -113,9 +114,10 @@ def install(
     with progress.stage("compare with the pack"):
         difference = verify(connection, source, models)
     name = pipeline_name(metadata.pack_id)
-    put_pipeline(connection, name, pipeline_body(metadata, models))
-    if index is not None:
-        set_default(connection, index, name)
+    columns = {} if generation is None else generation.columns
+    put_pipeline(connection, name, pipeline_body(metadata, models, columns))
+    if generation is not None:
+        set_default(connection, generation.name, name)
     for model in others:  # the pipeline names them no longer
         remove(connection, model)
     return Installed(
@@ -124,14 +126,14 @@ def install(
         reused=reused,
         removed=sorted(model.id for model in others),
         pipeline=name,
-        generation=index,
+        generation=None if generation is None else generation.name,
         max_difference=difference,
         settings=changed,
         notes=made.notes,
     )
 
 
-def _index_for(metadata: PackMetadata, target: Target) -> str:
+def _generation_for(metadata: PackMetadata, target: Target) -> Generation:
     """The current generation, which this pack must fit and which must be free to take it."""
     generation = target.current()
     if generation is None:
@@ -147,7 +149,7 @@ def _index_for(metadata: PackMetadata, target: Target) -> str:
             "take it off (index.search.default_pipeline: null), or add --models-only and put "
             "the processors of our pipeline into yours",
         )
-    return generation.name
+    return generation
 
 
 def _register_both(

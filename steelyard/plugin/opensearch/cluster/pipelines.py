@@ -22,19 +22,24 @@ NO_PIPELINE = "_none"
 _ENRICHER = "neural_query_enricher"
 
 
-def pipeline_body(metadata: PackMetadata, models: Mapping[str, str]) -> dict[str, Any]:
+def pipeline_body(
+    metadata: PackMetadata, models: Mapping[str, str], columns: Mapping[str, str]
+) -> dict[str, Any]:
     """Models by field for query_text, and the pack's fusion for a hybrid of dense and sparse.
 
     Args:
         metadata: of the pack.
         models: model ids by arm.
+        columns: what an adopted index calls them.
     """
+    fields = {arm: columns.get(arm, arm) for arm in (DENSE, SPARSE_FIELD)}
     fusion = Fusion.of_pack(metadata.fusion)
-    enricher = {
-        # Of every other field: an adopted index calls its vectors as it likes.
-        "default_model_id": models[DENSE],
-        "neural_field_default_id": {DENSE: models[DENSE], SPARSE_FIELD: models["sparse"]},
+    by_field = {
+        **{fields[arm]: models[arm] for arm in fields},
+        DENSE: models[DENSE],
+        SPARSE_FIELD: models[SPARSE_FIELD],
     }
+    enricher = {"default_model_id": models[DENSE], "neural_field_default_id": by_field}
     return {
         "description": f"Queries of {metadata.name} ({metadata.pack_id}), by Steelyard",
         "request_processors": [{_ENRICHER: enricher}],
@@ -65,7 +70,7 @@ def models_in(body: Mapping[str, Any]) -> dict[str, str]:
     for processor in body.get("request_processors", []):
         by_field = processor.get(_ENRICHER, {}).get("neural_field_default_id")
         if isinstance(by_field, dict) and {DENSE, SPARSE_FIELD} <= by_field.keys():
-            return {DENSE: str(by_field[DENSE]), "sparse": str(by_field[SPARSE_FIELD])}
+            return {DENSE: str(by_field[DENSE]), SPARSE_FIELD: str(by_field[SPARSE_FIELD])}
     return {}
 
 

@@ -23,6 +23,7 @@ from steelyard.errors import EngineError, InputError
 from steelyard.indexer.load import exact_index, load_shards
 from steelyard.plugin.engine import Engine
 from steelyard.plugin.filters import Eq, Filter
+from steelyard.plugin.fusion import Fusion
 from steelyard.plugin.lucene import build
 from steelyard.plugin.lucene import documents as documents_module
 from steelyard.plugin.lucene.impact_reader import query_text
@@ -458,7 +459,7 @@ def test_a_real_collection_ranks_as_exact_search_does(small: Small, lucene: Engi
         strict=True,
     ):
         assert dense.ids == wanted_dense.ids
-    fusion = Searcher(small.encoder, lucene).fusion
+    fusion = Fusion()
     with ThreadPoolExecutor(1) as threads:
         for feedback in (0, 3):
             ours_fused, theirs_fused = (

@@ -316,6 +316,7 @@ def test_a_collection_of_numbers_and_cosines_is_adopted(
     )
     assert isinstance(milvus_engine, Adopts)
     stamped = milvus_engine.adopt(asked)
+    milvus_engine.publish(stamped)
     assert (stamped.dims, stamped.name) == (8, theirs)
     assert stamped.columns == {
         "id": "pk", "dense": "vector", "title": "headline", "colour": "colour", "size": "size",
@@ -343,7 +344,7 @@ def test_a_collection_of_numbers_and_cosines_is_adopted(
     assert len(index.export()) == 30
     with pytest.raises(EngineError, match="was adopted"):
         milvus_engine.upsert(stamped, documents(1))
-    milvus_engine.adopt(replace(asked, dense_space="dense-y"))
+    milvus_engine.publish(milvus_engine.adopt(replace(asked, dense_space="dense-y")))
     again = milvus_engine.resolve()
     assert again is not None
     assert again.dense_space == "dense-y"

@@ -97,7 +97,9 @@ def stamp(name: str, **changes: Any) -> Generation:
 
 def adopt(engine: Engine, generation: Generation) -> Generation:
     assert isinstance(engine, Adopts)
-    return engine.adopt(generation)
+    stamped = engine.adopt(generation)
+    engine.publish(stamped)
+    return stamped
 
 
 @pytest.mark.parametrize("space", ["innerproduct", "cosinesimil", "l2"])

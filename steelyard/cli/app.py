@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 import steelyard
-from steelyard.cli import bench, demo, dev, encode, evaluate, index, pack, search, tower
+from steelyard.cli import (
+    adopt,
+    bench,
+    bench_engines,
+    cluster,
+    demo,
+    dev,
+    encode,
+    evaluate,
+    index,
+    pack,
+    query,
+    search,
+    tower,
+)
 
 app = typer.Typer(
     name="steelyard",
@@ -20,11 +34,16 @@ app = typer.Typer(
 app.add_typer(pack.app, name="pack")
 app.add_typer(tower.app, name="tower")
 app.add_typer(bench.app, name="bench")
+for command in (bench_engines.bulk, bench_engines.search, bench_engines.recall):
+    bench.app.command()(command)
 app.add_typer(dev.app, name="dev")
+app.add_typer(cluster.app, name="cluster")
 app.command("index")(index.index)
 app.command("encode-documents")(index.encode_documents)
 app.command("encode")(encode.encode)
 app.command("search")(search.search)
+app.command("adopt")(adopt.adopt)
+app.command("query")(query.query)
 app.command("eval")(evaluate.evaluate_command)
 app.command("demo")(demo.demo)
 

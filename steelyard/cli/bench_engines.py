@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from steelyard.cli.bench import app
 from steelyard.cli.options import Corpus, EngineOption, PackOption, PrecisionOption, ShardsOption
 from steelyard.cli.output import JsonOption, RichProgress, print_rows, write_json
 from steelyard.errors import InputError
@@ -17,7 +16,6 @@ _WINDOW = 24
 """Words of a passage that 'recall' encodes."""
 
 
-@app.command()
 def bulk(
     corpus: Corpus,
     pack: PackOption,
@@ -52,7 +50,6 @@ def bulk(
     write_json(result, json)
 
 
-@app.command()
 def search(
     corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="BEIR folder with queries.")],
     pack: PackOption,
@@ -92,7 +89,6 @@ def search(
     write_json({"engine": to.split(":", 1)[0], "results": results}, json)
 
 
-@app.command()
 def recall(
     corpus: Corpus,
     pack: PackOption,

@@ -71,10 +71,15 @@ def _opensearch(
 
 
 def _milvus(
-    engine: Any, generation: Generation, batches: Sequence[EncodedDocuments]
+    engine: Engine, generation: Generation, batches: Sequence[EncodedDocuments]
 ) -> Callable[[], None]:
-    requests = engine.prepared(generation, batches)
-    client = engine.client
+    from steelyard.plugin.milvus.engine import MilvusEngine
+
+    if not isinstance(engine, MilvusEngine):
+        raise InputError("this engine is no Milvus")
+    requests = [rows for batch in batches for rows in engine.upsert_requests(generation, batch)[0]]
+    # Milvus Lite's file belongs to one client.
+    client = engine.connection.client
 
     def send() -> None:
         for rows in requests:

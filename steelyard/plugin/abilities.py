@@ -46,7 +46,7 @@ class Adopts(Protocol):
     """An engine that can take over an index of vectors that someone else wrote."""
 
     def adopt(self, generation: Generation) -> Generation:
-        """Stamp the existing index ``generation.name`` and point the alias to it.
+        """Stamp the existing index ``generation.name``; ``publish`` then points the alias to it.
 
         Args:
             generation: whose space the vectors are in; ``columns`` says where things are,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from steelyard.errors import EngineError
@@ -57,7 +57,7 @@ class MilvusEngine:
     """
 
     def __init__(self, connection: Connection, alias: str, *, lite: bool) -> None:
-        self._connection, self._alias, self._lite = connection, alias, lite
+        self.connection, self._alias, self._lite = connection, alias, lite
         self._names = re.compile(re.escape(alias) + _STAMP)
 
     @property
@@ -71,7 +71,7 @@ class MilvusEngine:
         Raises:
             EngineError: the name is a collection, or stands for one of someone else.
         """
-        if not self._connection.call("read the alias", "has_collection", self._alias):
+        if not self.connection.call("read the alias", "has_collection", self._alias):
             return None
         description = self._describe(self._alias, "read the alias")
         if description.name == self._alias:
@@ -83,7 +83,7 @@ class MilvusEngine:
 
     def generations(self) -> list[Generation]:
         """All generations of this alias, newest first."""
-        names = self._connection.call("list the generations", "list_collections")
+        names = self.connection.call("list the generations", "list_collections")
         found = sorted(filter(self._names.fullmatch, names), reverse=True)
         return [self._describe(name, "list the generations").generation() for name in found]
 
@@ -93,13 +93,13 @@ class MilvusEngine:
         Raises:
             EngineError: it is there already, or the server is too old for sparse vectors.
         """
-        name, call = generation.name, self._connection.call
+        name, call = generation.name, self.connection.call
         if SPARSE in generation.arms and not self._lite:
-            number = self._connection.said_version
+            number = self.connection.said_version
             if server_version(number) < SPARSE_VERSION:
                 needed = ".".join(map(str, SPARSE_VERSION))
                 raise EngineError(
-                    f"Milvus {number} at {self._connection.where} has no sparse vectors, they "
+                    f"Milvus {number} at {self.connection.where} has no sparse vectors, they "
                     f"came in {needed}",
                     "upgrade the server, or keep the sparse arm in OpenSearch: "
                     "dense=milvus://...,sparse=opensearch://...",
@@ -107,7 +107,7 @@ class MilvusEngine:
         action = f"create {name}"
         if call(action, "has_collection", name):
             raise EngineError(f"there is a collection {name} already", "index again")
-        layout, client = own_layout(generation, lite=self._lite), self._connection.client
+        layout, client = own_layout(generation, lite=self._lite), self.connection.client
         call(
             action,
             "create_collection",
@@ -139,20 +139,27 @@ class MilvusEngine:
                 f"{generation.name} was adopted: Steelyard reads it, and does not write to it",
                 "write by what wrote it, or index the corpus with 'steelyard index'",
             )
+        requests, clipped = self.upsert_requests(generation, batch)
+        for rows in requests:
+            self.connection.call(f"write to {generation.name}", "upsert", generation.name, rows)
+        return clipped
+
+    def upsert_requests(
+        self, generation: Generation, batch: EncodedDocuments
+    ) -> tuple[Iterator[list[dict[str, Any]]], int]:
+        """The rows of each request, made as they are asked for; how many weights were clipped."""
         layout = own_layout(generation, lite=self._lite)
         check_batch(generation, layout, batch)
         clipped, impacts = 0, batch.sparse
         if layout.sparse:
             impacts, clipped = quantise(batch.sparse, generation.scale)
-        for rows in request_rows(generation, layout, batch, impacts):
-            self._connection.call(f"write to {generation.name}", "upsert", generation.name, rows)
-        return clipped
+        return request_rows(generation, layout, batch, impacts), clipped
 
     def delete(self, generation: Generation, ids: Sequence[str]) -> None:
         """Remove documents by id."""
         layout = self._layout(generation)
         for first in range(0, len(ids), IDS_A_REQUEST):
-            self._connection.call(
+            self.connection.call(
                 f"delete documents of {generation.name}",
                 "delete",
                 generation.name,
@@ -161,7 +168,7 @@ class MilvusEngine:
 
     def seal(self, generation: Generation) -> None:
         """Flush, wait until indexes are built, load, and wait until searches see everything."""
-        name, call = generation.name, self._connection.call
+        name, call = generation.name, self.connection.call
         call(f"flush {name}", "flush", name, attempt_seconds=None if self._lite else _LONG)
         if not self._lite:
             self._wait_for_indexes(generation)
@@ -172,7 +179,7 @@ class MilvusEngine:
         current = self.resolve()
         change = "create_alias" if current is None else "alter_alias"
         try:
-            self._connection.call(
+            self.connection.call(
                 f"point {self._alias} to {generation.name}", change, generation.name, self._alias
             )
         except EngineError:
@@ -190,9 +197,9 @@ class MilvusEngine:
         if current is not None and current.name == generation.name:
             raise EngineError(f"{generation.name} is what {self._alias} stands for, so it stays")
         action = f"drop {generation.name}"
-        if self._connection.call(action, "has_collection", generation.name):
-            self._connection.call(action, "release_collection", generation.name)
-            self._connection.call(action, "drop_collection", generation.name)
+        if self.connection.call(action, "has_collection", generation.name):
+            self.connection.call(action, "release_collection", generation.name)
+            self.connection.call(action, "drop_collection", generation.name)
 
     def open(self, generation: Generation, vocabulary: Vocabulary | None = None) -> MilvusIndex:
         """A generation for reading, loaded into memory.
@@ -212,10 +219,10 @@ class MilvusEngine:
 
     def close(self) -> None:
         """Let go of connections or the file."""
-        self._connection.close()
+        self.connection.close()
 
     def adopt(self, generation: Generation) -> Generation:
-        """Stamp an existing collection and point the alias to it: see ``Adopts``.
+        """Stamp an existing collection: see ``Adopts``.
 
         Its primary key may be VARCHAR or INT64, its metric IP or COSINE. Columns on which
         ``generation.columns`` is silent are those of our names; the dense one is found by itself
@@ -224,27 +231,26 @@ class MilvusEngine:
         name = generation.name
         action = f"adopt {name}"
         self.resolve()
-        if not self._connection.call(action, "has_collection", name):
+        if not self.connection.call(action, "has_collection", name):
             raise EngineError(f"there is no collection {name!r}", "give the name of one")
         description = self._describe(name, action)
         if self._names.fullmatch(name) and PROPERTY in description.properties:
             raise EngineError(f"{name} was written by Steelyard", "there is nothing to adopt")
         stamped = adopted(generation, description)
         adopted_layout(stamped, description, self._dense_index(stamped, action))
-        self._connection.call(
+        self.connection.call(
             action, "alter_collection_properties", name, {PROPERTY: stamped.to_json()}
         )
-        self.publish(stamped)
         return stamped
 
     def _loaded(self, generation: Generation) -> MilvusIndex:
-        self._connection.call(
+        self.connection.call(
             f"load {generation.name}",
             "load_collection",
             generation.name,
             attempt_seconds=None if self._lite else _LONG,
         )
-        return MilvusIndex(self._connection, generation, self._layout(generation))
+        return MilvusIndex(self.connection, generation, self._layout(generation))
 
     def _layout(self, generation: Generation) -> Layout:
         if not generation.columns:
@@ -254,14 +260,14 @@ class MilvusEngine:
         return adopted_layout(generation, description, self._dense_index(generation, action))
 
     def _describe(self, name: str, action: str) -> Description:
-        return Description.of(self._connection.call(action, "describe_collection", name))
+        return Description.of(self.connection.call(action, "describe_collection", name))
 
     def _dense_index(self, generation: Generation, action: str) -> dict[str, Any]:
         name, column = generation.name, generation.columns["dense"]
-        indexes = self._connection.call(action, "list_indexes", name, column)
+        indexes = self.connection.call(action, "list_indexes", name, column)
         if not indexes:
             raise EngineError(f"{name} has no index on {column!r}", "make one, and adopt it again")
-        found: dict[str, Any] = self._connection.call(action, "describe_index", name, indexes[0])
+        found: dict[str, Any] = self.connection.call(action, "describe_index", name, indexes[0])
         metric = str(found.get("metric_type", "")).upper()
         if metric not in ("IP", "COSINE"):
             raise EngineError(
@@ -276,8 +282,8 @@ class MilvusEngine:
         action = f"build the indexes of {name}"
         while True:
             pending = 0
-            for index in self._connection.call(action, "list_indexes", name):
-                found = self._connection.call(action, "describe_index", name, index)
+            for index in self.connection.call(action, "list_indexes", name):
+                found = self.connection.call(action, "describe_index", name, index)
                 if found.get("state") == "Failed":
                     reason = found.get("index_state_fail_reason") or "no reason given"
                     raise EngineError(f"Milvus could not {action}: {reason}")

@@ -117,7 +117,7 @@ def send(connection: Connection, index: str, items: Iterable[Item], *, missing_o
         EngineError: items were refused; how many, and the first of them with the reasons.
     """
     sent = 0
-    parts = _parts(items)
+    parts = requests_of(items)
     with ThreadPoolExecutor(1, thread_name_prefix="steelyard-bulk") as maker:
         coming = maker.submit(next, parts, None)
         while (part := coming.result()) is not None:
@@ -160,7 +160,8 @@ def _send_part(connection: Connection, index: str, part: list[Item], missing_ok:
         part = busy
 
 
-def _parts(items: Iterable[Item]) -> Iterator[list[Item]]:
+def requests_of(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """The items of each request, about ``MAX_BYTES`` together."""
     part: list[Item] = []
     size = 0
     for item in items:

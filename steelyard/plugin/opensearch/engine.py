@@ -20,6 +20,7 @@ from steelyard.plugin.opensearch.adoption import check_sample, survey
 from steelyard.plugin.opensearch.async_connection import AsyncConnection
 from steelyard.plugin.opensearch.async_index import AsyncOpenSearchIndex
 from steelyard.plugin.opensearch.bulk import check_batch, delete_items, document_items, send
+from steelyard.plugin.opensearch.cluster.attach import attach_pipeline, refuse_without_pack
 from steelyard.plugin.opensearch.connection import Connection
 from steelyard.plugin.opensearch.deadline import Deadline
 from steelyard.plugin.opensearch.index import OpenSearchIndex
@@ -95,6 +96,7 @@ class OpenSearchEngine:
     def create(self, generation: Generation) -> None:
         """Make an empty index that is not refreshed until it is sealed."""
         name = self._own(generation)
+        refuse_without_pack(self._connection, self.resolve(), generation)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         body = index_body(generation, self._keys, now, self.text_match)
         try:
@@ -145,6 +147,7 @@ class OpenSearchEngine:
     def publish(self, generation: Generation) -> None:
         """Point the alias to a generation, in one atomic request."""
         current = self.resolve()
+        attach_pipeline(self._connection, current, generation)
         self._point(_index_name(generation), None if current is None else current.name)
 
     def drop(self, generation: Generation) -> None:
@@ -192,7 +195,7 @@ class OpenSearchEngine:
             await connection.close()
 
     def adopt(self, generation: Generation) -> Generation:
-        """Stamp an index that someone else wrote and point the alias to it: see ``Adopts``.
+        """Stamp an index that someone else wrote: see ``Adopts``.
 
         The stamp is ``_meta.steelyard`` of its mapping; its documents stay as they are, and it
         is neither written to nor dropped. Ids are ``_id`` unless ``columns`` names another.
@@ -230,7 +233,6 @@ class OpenSearchEngine:
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         meta = adopted_meta(mappings, stamped, layout, self._keys, now)
         request(f"describe {name}", "PUT", f"/{name}/_mapping", {"_meta": meta})
-        self._point(name, next(iter(current), None))
         return stamped
 
     def close(self) -> None:

@@ -1,0 +1,80 @@
+"""Where a pack goes: a cluster, and one alias in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from steelyard.encoders.pack.metadata import PackMetadata
+from steelyard.errors import InputError, PackMismatchError
+from steelyard.plugin.engine import Generation
+from steelyard.plugin.opensearch.connection import Connection
+from steelyard.plugin.opensearch.engine import OpenSearchEngine
+from steelyard.plugin.opensearch.settings import read_settings
+from steelyard.plugin.urls import parse_url
+
+_TLS = {"opensearch": False, "opensearchs": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A cluster and an alias.
+
+    Attributes:
+        url: as the user gave it.
+        connection: to the cluster.
+        alias: the name that users search.
+    """
+
+    url: str
+    connection: Connection
+    alias: str
+
+    def current(self) -> Generation | None:
+        """The generation that the alias stands for."""
+        return OpenSearchEngine(self.connection, self.alias).resolve()
+
+
+@contextmanager
+def open_target(url: str) -> Iterator[Target]:
+    """Connect to the cluster of an engine URL.
+
+    Raises:
+        InputError: not an OpenSearch.
+        EngineError: it cannot be reached.
+    """
+    parts = parse_url(url)
+    if parts.scheme not in _TLS:
+        raise InputError(
+            f"queries are encoded inside an OpenSearch only, not in {parts.scheme or url!r}",
+            "write opensearch://host:9200/NAME; for a pair of engines, its OpenSearch",
+        )
+    settings = read_settings(parts.host, tls=_TLS[parts.scheme], environment=os.environ)
+    connection = Connection(settings)
+    try:
+        yield Target(url, connection, parts.alias)
+    finally:
+        connection.close()
+
+
+def check_pack(metadata: PackMetadata, generation: Generation) -> None:
+    """Refuse a pack whose spaces are not those of the arms that a generation holds.
+
+    Raises:
+        PackMismatchError: both spaces.
+    """
+    spaces = {
+        "dense": (metadata.spaces.dense, generation.dense_space),
+        "sparse": (metadata.spaces.sparse, generation.sparse_space),
+    }
+    for arm in generation.arms:
+        ours, theirs = spaces[arm]
+        if ours != theirs:
+            raise PackMismatchError(
+                f"the pack's {arm} space is {ours}, the documents of {generation.name} are in "
+                f"{theirs}",
+                "install the pack of this index; for the next index of this pack, add "
+                "--models-only and then run 'steelyard index'",
+            )

@@ -48,6 +48,9 @@ def query(
     milvus_api: Annotated[
         str, typer.Option("--milvus-api", help="REST interface: v2, or v1 of Milvus 2.3.")
     ] = "v2",
+    columns: Annotated[
+        str, typer.Option(help="Milvus: columns that a hit shows, if it has them.")
+    ] = "id,title,text",
     curl: Annotated[bool, typer.Option("--curl", help="The whole call, not its body.")] = False,
     json: JsonOption = None,
 ) -> None:
@@ -78,13 +81,13 @@ def query(
     if encoded.truncated[0]:
         status.print("  the query was cut to the pack's limit", markup=False)
     method = Fusion.of_pack(encoder.metadata.fusion, fusion)
-    columns = {} if generation is None else generation.columns
+    names = {} if generation is None else generation.columns
     shared: dict[str, Any] = {
         "arms": arms,
         "candidates": candidates,
         "k": k,
-        "dense_field": columns.get("dense", "dense"),
-        "sparse_field": columns.get("sparse", "sparse"),
+        "dense_field": names.get("dense", "dense"),
+        "sparse_field": names.get("sparse", "sparse"),
     }
     if dsl == "opensearch":
         from steelyard.plugin.opensearch.dsl import opensearch_request
@@ -100,7 +103,13 @@ def query(
 
         method = _milvus_fusion(method, fusion, arm)
         request = milvus_request(
-            encoded, name, method, condition=filter or "", api=milvus_api, **shared
+            encoded,
+            name,
+            method,
+            condition=filter or "",
+            api=milvus_api,
+            output=_shown(columns, generation),
+            **shared,
         )
         path, body = request.path, request.body
         call = _milvus_call(to, path, body)
@@ -141,6 +150,16 @@ def _json_condition(text: str) -> dict[str, Any]:
             """OpenSearch takes a query: --filter '{"term": {"metadata.brand": "x"}}'""",
         )
     return value
+
+
+def _shown(columns: str, generation: Generation | None) -> list[str]:
+    """Columns of a hit: Milvus refuses those that a collection lacks."""
+    shown = [name.strip() for name in columns.split(",") if name.strip()]
+    if generation is None:
+        return shown
+    if "sparse" in generation.arms_elsewhere:  # the other engine has the texts
+        shown = [name for name in shown if name not in ("title", "text")]
+    return [generation.columns.get(name, name) for name in shown]
 
 
 def _milvus_fusion(fusion: Fusion, asked: str | None, arm: str) -> Fusion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -164,6 +165,8 @@ def connect_server(settings: Settings, backoff: Backoff | None = None) -> Connec
     Raises:
         EngineError: it cannot be reached, refuses the login, or is too old.
     """
+    # Read once, when gRPC is imported: it would write a line on each handshake that fails.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     with needs_extra("milvus"):
         from pymilvus import MilvusClient
     connection = Connection(

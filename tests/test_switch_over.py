@@ -123,6 +123,17 @@ def build(engine: Engine, content: EncodedDocuments, pack: Turned, number: int) 
     return generation
 
 
+def built(
+    engine: Engine, small: Small, packs: Path, content: EncodedDocuments
+) -> list[Generation]:
+    """All generations but the first, some at a time: most of it is waiting for the servers."""
+    numbers = range(1, SWITCHES + 1)
+    made = {n: turned(small, packs / f"p{n}", n) for n in numbers if n % 2 == 0}
+    made[0] = turned(small, packs / "p0-again", 0)
+    with ThreadPoolExecutor(5) as builders:
+        return list(builders.map(lambda n: build(engine, content, made[n - n % 2], n), numbers))
+
+
 def dense_scores(answer: Answer) -> dict[str, float]:
     """Of the hits; 0 where the dense arm did not return one."""
     return {hit.id: hit.dense.score if hit.dense else 0.0 for hit in answer.hits}
@@ -144,7 +155,7 @@ def test_a_reader_during_twenty_switch_overs(
     pack = turned(small, packs / "p0", 0)
     generation = build(engine, content, pack, 0)
     engine.publish(generation)
-    published = {generation.name: 0}
+    current, published = generation, {generation.name: 0}
     reader, stop = Reader(), threading.Event()
     lags: list[float] = []
     with Searcher(open_packs(packs), open_engine(url), resolve_every=1.0) as searcher:
@@ -152,11 +163,8 @@ def test_a_reader_during_twenty_switch_overs(
         thread = threading.Thread(target=reader.read, args=(searcher, stop))
         thread.start()
         try:
-            for number in range(1, SWITCHES + 1):
-                if number % 2 == 0:
-                    pack = turned(small, packs / f"p{number}", number)
-                older = generation
-                generation = build(engine, content, pack, number)
+            for number, generation in enumerate(built(engine, small, packs, content), start=1):
+                older, current = current, generation
                 published[generation.name] = number
                 engine.publish(generation)
                 moment = time.monotonic()

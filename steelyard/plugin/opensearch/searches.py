@@ -294,5 +294,7 @@ def _norm(layout: Layout, query: DenseVectors) -> float:
 
 
 def _page(ids: list[str], scores: NDArray[np.float64], k: int, offset: int) -> Candidates:
+    if (np.diff(scores) < 0).all():  # as they came, without ties: there is nothing to sort
+        return Candidates(ids[offset : offset + k], scores[offset : offset + k])
     best = best_first(ids, scores, offset + k)
     return Candidates(best.ids[offset:], best.scores[offset:])

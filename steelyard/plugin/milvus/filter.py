@@ -11,8 +11,18 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from steelyard.errors import InputError
-from steelyard.plugin.filters import And, Eq, Exists, Filter, In, Not, Or, Range, Scalar
+from steelyard.plugin.filters import (
+    And,
+    Eq,
+    Exists,
+    Filter,
+    In,
+    Not,
+    Or,
+    Range,
+    Scalar,
+    check_filter,
+)
 from steelyard.plugin.milvus.layout import ALWAYS, DYNAMIC, NULL, Column, Layout
 
 _INT64 = 2**63
@@ -24,10 +34,12 @@ def milvus_expression(filter: Filter | None, layout: Layout) -> str:
     Values are written as quoted literals, never pasted in.
 
     Raises:
-        InputError: a field that the index does not declare, a value of another type, an empty
-            clause or range.
+        InputError: a filter that cannot be: see ``check_filter``.
     """
-    return "" if filter is None else _Compiler(layout).compile(filter, negated=False)
+    if filter is None:
+        return ""
+    check_filter(filter, {name: column.kind for name, column in layout.fields.items()})
+    return _Compiler(layout).compile(filter, negated=False)
 
 
 def ids_expression(ids: Sequence[str], layout: Layout) -> str:
@@ -54,14 +66,12 @@ class _Compiler:
 
     def compile(self, node: Filter, *, negated: bool) -> str:
         if isinstance(node, And | Or):
-            if not node.clauses:
-                raise InputError(f"an empty {type(node).__name__} filter", "give it a clause")
             word = " and " if isinstance(node, And) != negated else " or "
             clauses = [self.compile(clause, negated=negated) for clause in node.clauses]
             return "(" + word.join(clauses) + ")"
         if isinstance(node, Not):
             return self.compile(node.clause, negated=not negated)
-        column = self._column(node.field)
+        column = self._fields[node.field]
         there = _presence(column)
         if isinstance(node, Exists):
             if there is None:
@@ -75,14 +85,6 @@ class _Compiler:
         if negated:
             return f"({there[1]} or (not ({test})))"
         return f"({test})" if column.presence == NULL else f"({there[0]} and ({test}))"
-
-    def _column(self, field: str) -> Column:
-        if field not in self._fields:
-            raise InputError(
-                f"the index declares no metadata field {field!r}",
-                f"declared: {', '.join(sorted(self._fields)) or 'none'}",
-            )
-        return self._fields[field]
 
 
 def _presence(column: Column) -> tuple[str, str] | None:
@@ -101,9 +103,9 @@ def _test(node: Eq | In | Range, column: Column) -> str | None:
     if isinstance(node, Range):
         return _range(node, column)
     if isinstance(node, Eq):
-        found = _equals(node.value, node.field, column.kind)
+        found = _equals(node.value, column.kind)
         return None if found is None else f"{column.name} == {_literal(found)}"
-    values = [_equals(value, node.field, column.kind) for value in node.values]
+    values = [_equals(value, column.kind) for value in node.values]
     literals = [_literal(value) for value in values if value is not None]
     return f"{column.name} in [{', '.join(literals)}]" if literals else None
 
@@ -111,25 +113,15 @@ def _test(node: Eq | In | Range, column: Column) -> str | None:
 def _range(node: Range, column: Column) -> str | None:
     bounds = ((">=", node.gte), (">", node.gt), ("<=", node.lte), ("<", node.lt))
     given = [(sign, value) for sign, value in bounds if value is not None]
-    if not given:
-        raise InputError(f"a range on {node.field!r} without a bound", "give gte, gt, lte or lt")
-    if column.kind == "bool":
-        raise InputError(f"a range on {node.field!r}, which is true or false", "use Eq")
     clauses = []
     for sign, value in given:
-        checked = _checked(value, node.field, column.kind)
-        if isinstance(checked, float) and math.isnan(checked):
-            return None
-        if column.kind == "int" and not isinstance(checked, str):
-            clause = _int_bound(column.name, sign, checked)
+        if column.kind == "int" and not isinstance(value, str):
+            clause = _int_bound(column.name, sign, value)
             if clause is None:
                 return None
             clauses.append(clause)
-        elif isinstance(checked, float) and math.isinf(checked):
-            if (checked > 0) == (sign in (">=", ">")):
-                return None
         else:
-            clauses.append(f"{column.name} {sign} {_literal(checked)}")
+            clauses.append(f"{column.name} {sign} {_literal(_as(column.kind, value))}")
     every = f"({column.name} >= 0 or {column.name} < 0)"
     return " and ".join(clause for clause in clauses if clause) or every
 
@@ -137,42 +129,24 @@ def _range(node: Range, column: Column) -> str | None:
 def _int_bound(name: str, sign: str, value: float) -> str | None:
     """A bound on whole numbers; "" is one that all meet, None one that none meets."""
     lower = sign in (">=", ">")
-    if math.isinf(value):
-        return None if lower == (value > 0) else ""
     if value != math.floor(value):
         # Above 5.5 is from 6 on, below 5.5 is up to 5.
         sign, value = (">=", math.ceil(value)) if lower else ("<=", math.floor(value))
     bound = int(value)
-    if bound >= _INT64:
-        return None if lower else ""
     if bound <= -_INT64:
         return "" if lower else None
     return f"{name} {sign} {bound}"
 
 
-def _equals(value: Scalar, field: str, kind: str) -> Scalar | None:
+def _equals(value: Scalar, kind: str) -> Scalar | None:
     """A value as its column holds it; None where it can hold no such value."""
-    checked = _checked(value, field, kind)
-    if isinstance(checked, float) and not math.isfinite(checked):
-        return None
-    if kind == "int" and not isinstance(checked, str):
-        whole = int(checked)
-        return whole if whole == checked and -_INT64 < whole < _INT64 else None
-    return checked
+    if kind == "int" and not isinstance(value, str):
+        whole = int(value)
+        return whole if whole == value and -_INT64 < whole < _INT64 else None
+    return _as(kind, value)
 
 
-def _checked(value: Scalar, field: str, kind: str) -> Scalar:
-    right = {
-        "keyword": isinstance(value, str),
-        "bool": isinstance(value, bool),
-        "int": isinstance(value, int | float) and not isinstance(value, bool),
-        "float": isinstance(value, int | float) and not isinstance(value, bool),
-    }[kind]
-    if not right:
-        raise InputError(
-            f"the metadata field {field!r} is of type {kind}, {value!r} is not",
-            "give a value of that type",
-        )
+def _as(kind: str, value: Scalar) -> Scalar:
     return float(value) if kind == "float" else value
 
 

@@ -16,8 +16,9 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 from steelyard.errors import EngineError, InputError
 from steelyard.local_servers.milvus import ROOT_PASSWORD
 from steelyard.plugin.backoff import Backoff
+from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.milvus.async_index import AsyncClients
-from steelyard.plugin.milvus.connection import Connection, Deadline, connect_server
+from steelyard.plugin.milvus.connection import Connection, connect_server
 from steelyard.plugin.milvus.settings import Settings, read_settings
 from steelyard.plugin.urls import open_engine, parse_url
 

@@ -24,11 +24,11 @@ from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.encoders.query.tables import table_tensors
 from steelyard.errors import EngineError
 from steelyard.indexer.load import exact_index
+from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.engine import Engine, Generation
 from steelyard.plugin.packs import open_packs
 from steelyard.plugin.search.answer import Answer
 from steelyard.plugin.search.current import CurrentGeneration
-from steelyard.plugin.search.deadline import Deadline
 from steelyard.plugin.searcher import Searcher
 from steelyard.plugin.urls import open_engine
 from steelyard.types import Document, EncodedDocuments

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,10 @@ from steelyard.cli.options import (
     ShardsOption,
 )
 from steelyard.cli.output import JsonOption, RichProgress, print_pairs, write_json
+
+if TYPE_CHECKING:
+    from steelyard.plugin.engine import Engine
+    from steelyard.plugin.vocabulary import Vocabulary
 
 
 def encode_documents(
@@ -79,6 +83,9 @@ def index(
     shards: ShardsOption = None,
     shard_documents: ShardDocumentsOption = 2048,
     max_rejected: MaxRejectedOption = None,
+    analyzer: Annotated[
+        str | None, typer.Option(help="Of texts, for the match arm (OpenSearch), e.g. english.")
+    ] = None,
     keep: Annotated[int, typer.Option(min=0, help="Older generations to keep.")] = 1,
     json: JsonOption = None,
 ) -> None:
@@ -87,13 +94,12 @@ def index(
     from steelyard.indexer.build import index_corpus
     from steelyard.indexer.metadata_fields import parse_fields
     from steelyard.indexer.readers import open_corpus
-    from steelyard.plugin.urls import open_engine
 
     source, queries, fields = open_corpus(corpus), QueryEncoder.load(pack), parse_fields(metadata)
     report = index_corpus(
         source,
         queries,
-        lambda: open_engine(to, vocabulary=queries.tokenizer),
+        lambda: _opened(to, queries.tokenizer, analyzer),
         RichProgress(),
         model=model,
         adapter=adapter,
@@ -130,3 +136,17 @@ def index(
         "shards": str(report.shards),
     }
     write_json(result, json)
+
+
+def _opened(to: str, vocabulary: Vocabulary, analyzer: str | None) -> Engine:
+    from steelyard.plugin.searcher import set_text_match
+    from steelyard.plugin.text_match import TextMatch
+    from steelyard.plugin.urls import open_engine
+
+    engine = open_engine(to, vocabulary=vocabulary)
+    try:
+        set_text_match(engine, None if analyzer is None else TextMatch(analyzer=analyzer))
+    except BaseException:
+        engine.close()
+        raise
+    return engine

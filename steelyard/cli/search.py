@@ -40,6 +40,9 @@ def search(
     fused_by_engine: Annotated[
         bool, typer.Option(help="Let the engine join the arms (OpenSearch).")
     ] = False,
+    title_boost: Annotated[
+        float | None, typer.Option(help="Of the match arm: what a word in the title counts.")
+    ] = None,
     candidates: Annotated[
         int | None, typer.Option(min=1, help="Candidates of each arm; default: the pack's.")
     ] = None,
@@ -65,6 +68,7 @@ def search(
     """Search an index with both arms, no model."""
     from steelyard.plugin.filter_json import parse_filter
     from steelyard.plugin.searcher import Searcher
+    from steelyard.plugin.text_match import TextMatch
 
     condition = None if filter is None else parse_filter(filter)
     newer = None if recency is None else _recency(recency)
@@ -77,6 +81,7 @@ def search(
         on_engine_failure=on_engine_failure,
         deadline=deadline,
         fused_by_engine=fused_by_engine,
+        text_match=None if title_boost is None else TextMatch(title_boost),
     ) as searcher:
         answer = searcher.search(
             text,

@@ -96,13 +96,15 @@ def load_shards(
         with contextlib.suppress(SteelyardError):
             engine.drop(generation)
         raise
-    older = [found for found in engine.generations() if found.name != name]
+    older = [g for g in engine.generations() if g.name != name and not g.columns]
     dropped += _drop(engine, older[keep:], progress)
     return LoadReport(name, count, clipped, False, dropped)
 
 
 def _drop_unpublished(engine: Engine, current: Generation | None, progress: Progress) -> list[str]:
     """Remove what a load that was killed left behind: generations newer than the published."""
+    if current is not None and current.columns:
+        return []  # an adopted index: its name says nothing of when it was published
     found = engine.generations()
     left = [g for g in found if current is None or g.name > current.name]
     return _drop(engine, left, progress)

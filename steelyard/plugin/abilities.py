@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 from steelyard.plugin.engine import Candidates, Generation, Queries, StoredDocument
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.fusion import Fusion
+from steelyard.plugin.text_match import TextMatch
 from steelyard.plugin.vocabulary import Vocabulary
 from steelyard.types import DenseVectors, SparseVectors
 
@@ -20,6 +21,13 @@ class Highlights(Protocol):
         self, ids: Sequence[str], text: str, *, timeout: float | None = None
     ) -> Mapping[str, Mapping[str, Sequence[str]]]:
         """Fragments by id and field (``title``, ``text``), the words between <em> and </em>."""
+
+
+@runtime_checkable
+class MatchesText(Protocol):
+    """An engine whose ``match`` arm can be set up; before an index is opened or created."""
+
+    text_match: TextMatch
 
 
 @runtime_checkable

@@ -12,17 +12,18 @@ from typing import Any
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import EngineError, InputError
 from steelyard.plugin.abilities import AsyncSearchIndex, OpensAsync
+from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.engine import Engine
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.packs import OnePack, Packs, open_packs
 from steelyard.plugin.search.answer import Answer
 from steelyard.plugin.search.current import RESOLVE_SECONDS, Current, CurrentGeneration
-from steelyard.plugin.search.deadline import Deadline
 from steelyard.plugin.search.drive import drive_async
 from steelyard.plugin.search.recency import Recency
 from steelyard.plugin.search.request import Request, SearchSettings, answer_plan
 from steelyard.plugin.search.threaded import ThreadedIndex
-from steelyard.plugin.searcher import check_abilities
+from steelyard.plugin.searcher import check_abilities, set_text_match
+from steelyard.plugin.text_match import TextMatch
 from steelyard.plugin.urls import open_engine
 
 _THREADS = 16
@@ -37,7 +38,7 @@ class AsyncSearcher:
     Args:
         queries: as for ``Searcher``.
         engine: where the documents are.
-        resolve_every, settings: as for ``Searcher``.
+        resolve_every, text_match, settings: as for ``Searcher``.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class AsyncSearcher:
         engine: Engine,
         *,
         resolve_every: float = RESOLVE_SECONDS,
+        text_match: TextMatch | None = None,
         **settings: Any,
     ) -> None:
         self.engine = engine
@@ -53,7 +55,7 @@ class AsyncSearcher:
         if unknown:
             raise InputError(f"no search setting {unknown[0]!r}", "see SearchSettings")
         self.settings = SearchSettings(**settings)
-        Deadline(self.settings.deadline)
+        set_text_match(engine, text_match)
         packs = OnePack(queries) if isinstance(queries, QueryEncoder) else queries
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="steelyard-arm")
         self._current = CurrentGeneration(engine, packs, self._threads, resolve_every)

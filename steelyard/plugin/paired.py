@@ -16,7 +16,13 @@ from dataclasses import replace
 import numpy as np
 
 from steelyard.errors import EngineError
-from steelyard.plugin.abilities import AsyncArm, AsyncSearchIndex, Highlights, OpensAsync
+from steelyard.plugin.abilities import (
+    AsyncArm,
+    AsyncSearchIndex,
+    Highlights,
+    MatchesText,
+    OpensAsync,
+)
 from steelyard.plugin.engine import (
     DENSE,
     MATCH,
@@ -29,6 +35,7 @@ from steelyard.plugin.engine import (
     StoredDocument,
 )
 from steelyard.plugin.search.threaded import ThreadedIndex
+from steelyard.plugin.text_match import TextMatch
 from steelyard.plugin.vocabulary import Vocabulary
 from steelyard.types import DenseVectors, EncodedDocuments, SparseVectors
 
@@ -59,6 +66,18 @@ class PairedEngine:
     def alias(self) -> str:
         """The name that users search."""
         return self._lead.alias
+
+    @property
+    def text_match(self) -> TextMatch:
+        """Of the lead's ``match`` arm; there is no such attribute where it has none."""
+        if not isinstance(self._lead, MatchesText):
+            raise AttributeError("text_match")
+        return self._lead.text_match
+
+    @text_match.setter
+    def text_match(self, value: TextMatch) -> None:
+        if isinstance(self._lead, MatchesText):
+            self._lead.text_match = value
 
     def resolve(self) -> Generation | None:
         """The generation that the lead's alias stands for."""

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from steelyard.errors import EngineError
+from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.engine import (
     DENSE,
     MATCH,
@@ -28,7 +29,6 @@ from steelyard.plugin.feedback import refine
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.fusion import Fusion, fuse_arms
 from steelyard.plugin.search.calls import Call, Fetch, SearchArm, SearchFused
-from steelyard.plugin.search.deadline import Deadline
 from steelyard.plugin.search.drive import drive
 from steelyard.types import DenseVectors, EncodedQueries
 

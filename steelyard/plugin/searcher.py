@@ -9,17 +9,18 @@ from typing import Any
 
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import EngineError, InputError
-from steelyard.plugin.abilities import FusesArms, Highlights
+from steelyard.plugin.abilities import FusesArms, Highlights, MatchesText
+from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.engine import Engine, SearchIndex
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.fusion import Fusion
 from steelyard.plugin.packs import OnePack, Packs, open_packs
 from steelyard.plugin.search.answer import Answer, ArmHit, Explanation, Hit, TermMatch
 from steelyard.plugin.search.current import RESOLVE_SECONDS, Current, CurrentGeneration
-from steelyard.plugin.search.deadline import Deadline
 from steelyard.plugin.search.drive import drive
 from steelyard.plugin.search.recency import Recency
 from steelyard.plugin.search.request import Request, SearchSettings, answer_plan
+from steelyard.plugin.text_match import TextMatch
 from steelyard.plugin.urls import open_engine
 
 __all__ = [
@@ -47,6 +48,7 @@ class Searcher:
         fusion, candidates, arms, filter, on_engine_failure, deadline, fused_by_engine: see
             ``SearchSettings``.
         resolve_every: seconds for which the alias is not read again, unless a search fails.
+        text_match: of the ``match`` arm: how much more a word in the title counts.
     """
 
     def __init__(
@@ -62,12 +64,13 @@ class Searcher:
         deadline: float | None = None,
         fused_by_engine: bool = False,
         resolve_every: float = RESOLVE_SECONDS,
+        text_match: TextMatch | None = None,
     ) -> None:
         self.engine = engine
         self.settings = SearchSettings(
             fusion, candidates, arms, filter, on_engine_failure, deadline, fused_by_engine
         )
-        Deadline(deadline)
+        set_text_match(engine, text_match)
         packs = OnePack(queries) if isinstance(queries, QueryEncoder) else queries
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="steelyard-arm")
         self._current = CurrentGeneration(engine, packs, self._threads, resolve_every)
@@ -185,6 +188,19 @@ class Searcher:
 
     def _now(self, deadline: Deadline) -> Current:
         return self._current.get(deadline)
+
+
+def set_text_match(engine: Engine, text_match: TextMatch | None) -> None:
+    """Hand the settings of the ``match`` arm to the engine; None leaves its own.
+
+    Raises:
+        InputError: it has no such arm.
+    """
+    if text_match is None:
+        return
+    if not isinstance(engine, MatchesText):
+        raise InputError("this engine has no match arm", "OpenSearch has")
+    engine.text_match = text_match
 
 
 def check_abilities(index: Any, request: Request, settings: SearchSettings) -> None:

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from steelyard.errors import EngineError, needs_extra
 from steelyard.plugin.abilities import AsyncArm
 from steelyard.plugin.backoff import Backoff, bounded
+from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.engine import (
     DENSE,
     MATCH,
@@ -20,7 +21,7 @@ from steelyard.plugin.engine import (
     StoredDocument,
 )
 from steelyard.plugin.filters import Filter
-from steelyard.plugin.milvus.connection import Deadline, client_options
+from steelyard.plugin.milvus.connection import client_options
 from steelyard.plugin.milvus.errors import engine_error, may_pass, quiet, too_slow
 from steelyard.plugin.milvus.layout import Layout
 from steelyard.plugin.milvus.requests import (
@@ -56,7 +57,7 @@ class AsyncConnection:
         try:
             return await asyncio.wait_for(work, deadline.left())
         except asyncio.TimeoutError:
-            raise too_slow(action, self._settings.where, deadline.timeout) from None
+            raise too_slow(action, self._settings.where, deadline.seconds) from None
 
     async def _attempts(
         self,
@@ -74,7 +75,7 @@ class AsyncConnection:
                 await asyncio.sleep(bounded(longest, deadline.left()))
             left = deadline.left()
             if left == 0:
-                raise too_slow(action, where, deadline.timeout)
+                raise too_slow(action, where, deadline.seconds)
             seconds = attempt_seconds if left is None else left
             try:
                 with quiet():
@@ -83,7 +84,7 @@ class AsyncConnection:
                     )
             except Exception as error:  # pymilvus raises many kinds, gRPC's own among them
                 if attempt == self._backoff.attempts - 1 or not may_pass(error):
-                    told = deadline.timeout or seconds
+                    told = deadline.seconds or seconds
                     raise engine_error(error, action, where, told) from None
         raise AssertionError("Backoff.attempts is at least 1")
 

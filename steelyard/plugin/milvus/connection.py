@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -12,6 +11,7 @@ from typing import Any
 
 from steelyard.errors import EngineError, needs_extra
 from steelyard.plugin.backoff import ONCE, Backoff
+from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.milvus.errors import engine_error, may_pass, quiet, too_slow
 from steelyard.plugin.milvus.settings import Settings
 
@@ -23,18 +23,6 @@ SPARSE_VERSION = (2, 4)
 
 _CONNECT_SECONDS = 10.0
 _THREADS = 32
-
-
-class Deadline:
-    """A time limit that several requests share; None is none."""
-
-    def __init__(self, timeout: float | None) -> None:
-        self.timeout = timeout
-        self._end = None if timeout is None else time.monotonic() + timeout
-
-    def left(self) -> float | None:
-        """Seconds that are left, at least 0."""
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
 
 
 class Connection:
@@ -106,7 +94,7 @@ class Connection:
         Raises:
             EngineError: the server refuses, cannot be reached in all attempts, or is too slow.
         """
-        if deadline is None or deadline.timeout is None:
+        if deadline is None or deadline.seconds is None:
             each = self.timeout if attempt_seconds is None else attempt_seconds
             return self._attempts(action, method, arguments, named, Deadline(None), each, backoff)
         if self._threads is None:
@@ -119,7 +107,7 @@ class Connection:
             return future.result(deadline.left())
         except FutureTimeoutError:
             future.cancel()
-            raise too_slow(action, self.where, deadline.timeout) from None
+            raise too_slow(action, self.where, deadline.seconds) from None
 
     def _attempts(
         self,
@@ -135,7 +123,7 @@ class Connection:
             left = deadline.left()
             seconds = attempt_seconds if left is None else left
             if left == 0:
-                raise too_slow(action, self.where, deadline.timeout)
+                raise too_slow(action, self.where, deadline.seconds)
             options = {} if seconds is None else {"timeout": seconds}
             try:
                 with quiet():
@@ -146,7 +134,7 @@ class Connection:
             except Exception as error:  # pymilvus raises many kinds, gRPC's own among them
                 if last or not may_pass(error):
                     # Not chained: the cause may hold the request, and with it the login.
-                    told = deadline.timeout or seconds
+                    told = deadline.seconds or seconds
                     raise engine_error(error, action, self.where, told) from None
         raise AssertionError("Backoff.attempts is at least 1")
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.engine import (
     DENSE,
     MATCH,
@@ -17,7 +18,7 @@ from steelyard.plugin.engine import (
     StoredDocument,
 )
 from steelyard.plugin.filters import Filter
-from steelyard.plugin.milvus.connection import Connection, Deadline
+from steelyard.plugin.milvus.connection import Connection
 from steelyard.plugin.milvus.errors import engine_error, quiet
 from steelyard.plugin.milvus.layout import Layout
 from steelyard.plugin.milvus.requests import (

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from steelyard.errors import EngineError, needs_extra
 from steelyard.plugin.backoff import ONCE, Backoff
+from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.opensearch.client import client_arguments
-from steelyard.plugin.opensearch.deadline import Deadline
 from steelyard.plugin.opensearch.requests import Request, Steps, judged, too_slow
 from steelyard.plugin.opensearch.settings import Settings
 
@@ -117,7 +117,7 @@ class Connection:
         from opensearchpy import OpenSearchException
         from urllib3 import Timeout
 
-        left = deadline.left(self.settings.timeout)
+        left = deadline.within(self.settings.timeout)
         if left <= 0:
             return too_slow(request, self.settings.where, deadline), False
         try:

@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from steelyard.errors import EngineError
+from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.engine import Generation
 from steelyard.plugin.opensearch.adoption import check_sample, survey
 from steelyard.plugin.opensearch.async_connection import AsyncConnection
@@ -22,7 +23,6 @@ from steelyard.plugin.opensearch.async_index import AsyncOpenSearchIndex
 from steelyard.plugin.opensearch.bulk import check_batch, delete_items, document_items, send
 from steelyard.plugin.opensearch.cluster.attach import attach_pipeline, refuse_without_pack
 from steelyard.plugin.opensearch.connection import Connection
-from steelyard.plugin.opensearch.deadline import Deadline
 from steelyard.plugin.opensearch.index import OpenSearchIndex
 from steelyard.plugin.opensearch.mapping import (
     Described,

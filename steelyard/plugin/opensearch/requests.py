@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from steelyard.errors import EngineError, first_line
-from steelyard.plugin.opensearch.deadline import Deadline
+from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.opensearch.refusals import refusal, untrusted
 
 RETRIED = frozenset({429, 502, 503, 504})

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import EngineError, PackError, SteelyardError
+from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.engine import Engine, Generation, SearchIndex
 from steelyard.plugin.packs import Packs
-from steelyard.plugin.search.deadline import Deadline
 
 RESOLVE_SECONDS = 5.0
 """A searcher asks for the alias's generation at most this often, unless a search fails."""

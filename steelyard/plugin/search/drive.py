@@ -8,8 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from steelyard.errors import EngineError
+from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.search.calls import Call
-from steelyard.plugin.search.deadline import Deadline
 
 T = TypeVar("T")
 

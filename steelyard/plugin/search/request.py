@@ -61,6 +61,8 @@ class SearchSettings:
             raise InputError(
                 f"on_engine_failure is {self.on_engine_failure!r}", f"{RAISE} or {DEGRADE}"
             )
+        if self.deadline is not None and not 0 < self.deadline < float("inf"):
+            raise InputError(f"a deadline of {self.deadline} seconds", "more than 0, or None")
         known = (*VECTOR_ARMS, MATCH)
         unknown = [arm for arm in self.arms or () if arm not in known]
         if unknown or self.arms == () or len(set(self.arms or ())) != len(self.arms or ()):

@@ -13,6 +13,7 @@ import pytest
 
 from steelyard.errors import EngineError, InputError, PackMismatchError
 from steelyard.indexer.load import exact_index, load_shards
+from steelyard.plugin.abilities import Adopts
 from steelyard.plugin.engine import Engine, Generation
 from steelyard.plugin.filters import And, Eq, Exists, Filter, In, Not, Or, Range
 from steelyard.plugin.searcher import Searcher, check_spaces
@@ -403,3 +404,68 @@ def test_the_searcher_from_text_to_titles(small: Small, engine: Engine) -> None:
 def test_no_index_of_that_name(small: Small, engine: Engine) -> None:
     with pytest.raises(EngineError, match="no index 'demo'"):
         Searcher(small.encoder, engine).index()
+
+
+def test_a_collection_of_someone_else_is_adopted(engine: Engine, tmp_path: Path) -> None:
+    engine.close()
+    from pymilvus import MilvusClient
+
+    path, content = tmp_path / "engine.db", documents(20)
+    client = MilvusClient(str(path))
+    client.create_collection("Theirs", dimension=8, metric_type="COSINE")
+    rows = [{"id": i, "vector": content.dense[i] * 2, "colour": "red"} for i in range(20)]
+    client.insert("Theirs", rows[:10] + [{**row, "colour": "green"} for row in rows[10:]])
+    client.close()
+    ours = open_engine(f"milvus-lite://{path}?name=demo")
+    assert isinstance(ours, Adopts)
+    asked = replace(generation("Theirs"), arms=("dense",), dims=0, fields={"colour": "keyword"})
+    stamped = ours.adopt(asked)
+    assert ours.resolve() == stamped
+    assert (stamped.dims, stamped.columns["dense"]) == (8, "vector")
+    index = ours.open(stamped)
+    (found,) = index.dense.search(content.dense[:1], 20, filter=Not(Eq("colour", "green")))
+    assert set(found.ids) == {str(i) for i in range(10)}
+    assert found.ids[0] == "0"
+    assert found.scores[0] == pytest.approx(1, abs=1e-5)
+    stored = index.get(["3"], vectors=True)["3"]
+    assert stored.document.metadata == {"colour": "red"}
+    assert stored.dense is not None
+    np.testing.assert_allclose(stored.dense, content.dense[3], rtol=1e-5)
+    ours.close()
+
+
+def test_one_arm_beside_another_engine(engine: Engine) -> None:
+    content = documents(20)
+    for number, arm, other in ((1, "dense", "sparse"), (2, "sparse", "dense")):
+        made = replace(
+            generation(f"demo_2026010100000{number}_0000000{number}"),
+            arms=(arm,),
+            arms_elsewhere=(other,),
+        )
+        engine.create(made)
+        engine.upsert(made, content)
+        engine.seal(made)
+        index = engine.open(made)
+        assert index.arms == (arm,)
+        stored = index.get(["d7"], vectors=True, terms=True)["d7"]
+        assert stored.document.metadata == content.documents[7].metadata
+        assert stored.document.text == ("" if arm == "dense" else content.documents[7].text)
+        assert (stored.dense is None) == (arm == "sparse")
+        assert (stored.impacts is None) == (arm == "dense")
+        exported = index.export()
+        assert bool(exported.dense.any()) == (arm == "dense")
+        assert bool(exported.sparse.weights.size) == (arm == "sparse")
+        with pytest.raises(EngineError, match=f"has no {other} arm"):
+            getattr(index, other).search(getattr(content, other), 3)
+
+
+def test_a_vector_that_is_not_finite_is_refused(engine: Engine) -> None:
+    content = documents(3)
+    content.dense[1, 2] = np.nan
+    engine.create(generation())
+    with pytest.raises(EngineError, match=r"1 of 3 dense vectors are not finite.*'d1'"):
+        engine.upsert(generation(), content)
+    index = engine.open(generation())
+    assert index.count() == 0
+    with pytest.raises(EngineError, match="a query vector is not finite"):
+        index.dense.search(content.dense, 3)

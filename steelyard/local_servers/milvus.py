@@ -30,9 +30,15 @@ from steelyard.errors import EngineError
 
 VERSION = "2.3.5"
 INSTALL = f"pip install milvus=={VERSION}"
-START_SECONDS = 240.0
-STOP_SECONDS = 20.0
+ROOT_PASSWORD = "Milvus"  # noqa: S105
+"""Of ``root``, until it is changed; asked for with ``authorization`` only."""
 
+START_SECONDS = 240.0
+STOP_SECONDS = 3.0
+"""Given to a server to end by itself. With collections in memory it would wait for another node to
+take them; killed, it finds everything in its logs at the next start."""
+
+_LEASE_SECONDS = 12
 _SETTING = re.compile(r"\{\{\s*(?P<name>\w+)(\((?P<type>\w+)\))?\s*(:\s*(?P<default>.*?))?\s*\}\}")
 _PORTS = (
     "etcd_port",
@@ -70,7 +76,7 @@ def running_milvus(
     Args:
         folder: its data, kept for the next start; None is a temporary one, removed.
         port: of its gRPC interface; 0 is any free one.
-        authorization: logins are asked for; the first is ``root`` with password ``Milvus``.
+        authorization: logins are asked for; the first is ``root`` with ``ROOT_PASSWORD``.
         certificate, key: PEM files; with them it speaks TLS only.
 
     Raises:
@@ -161,15 +167,22 @@ class MilvusProcess:
         code = self._process.poll()
         state = "does not answer" if code is None else f"ended with {code}"
         said = self.log.read_text(encoding="utf-8", errors="replace")
-        raise EngineError(f"Milvus {state}; the end of its log:\n{said[-6000:]}")
+        # A panic writes what each of its threads was doing, thousands of lines.
+        panic = re.search(r"(?m)^(panic: |fatal error: |.*\[FATAL\])", said)
+        end = said[: panic.start() + 2000] if panic else said
+        raise EngineError(f"Milvus {state}; the end of its log:\n{end[-6000:]}")
 
     def stop(self) -> None:
         """Asked first, then killed."""
-        for sent in (signal.SIGCONT, signal.SIGTERM, signal.SIGKILL):
+        for sent, seconds in (
+            (signal.SIGCONT, 0.0),
+            (signal.SIGTERM, STOP_SECONDS),
+            (signal.SIGKILL, 30.0),
+        ):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, sent)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_SECONDS if sent is not signal.SIGCONT else 0)
+                self._process.wait(seconds)
 
 
 def _package() -> Path:
@@ -224,6 +237,8 @@ def _start(
     text = _SETTING.sub(lambda found: values.get(found["name"], found["default"] or ""), template)
     # Its parts find each other by this machine's first address otherwise, which may change.
     text = re.sub(r"(?m)^(  ip:)\s*(#.*)?$", r"\1 127.0.0.1", text)
+    # So long a start waits for a server before it on the same data, which was killed.
+    text = re.sub(r"(?m)^(    ttl:) 30\b", rf"\1 {_LEASE_SECONDS}", text)
     text = re.sub(r"(?m)^etcd:$", f"etcd:\n  config:\n    path: {etcd}", text)
     (folder / "configs" / "milvus.yaml").write_text(text, encoding="utf-8")
     shutil.copy(package / "glog.conf", folder / "configs" / "glog.conf")

@@ -45,21 +45,18 @@ class AsyncConnection:
         action: str,
         method: str,
         *arguments: Any,
-        timeout: float | None = None,
+        deadline: Deadline | None = None,
         attempt_seconds: float | None = None,
         **named: Any,
     ) -> Any:
         """See ``Connection.call``."""
-        where = self._settings.where
-        work = self._attempts(
-            action, method, arguments, named, timeout, attempt_seconds or self._settings.timeout
-        )
-        if timeout is None:
-            return await work
+        deadline = deadline or Deadline(None)
+        seconds = attempt_seconds or self._settings.timeout
+        work = self._attempts(action, method, arguments, named, deadline, seconds)
         try:
-            return await asyncio.wait_for(work, timeout)
+            return await asyncio.wait_for(work, deadline.left())
         except asyncio.TimeoutError:
-            raise too_slow(action, where, timeout) from None
+            raise too_slow(action, self._settings.where, deadline.timeout) from None
 
     async def _attempts(
         self,
@@ -67,17 +64,17 @@ class AsyncConnection:
         method: str,
         arguments: tuple[Any, ...],
         named: dict[str, Any],
-        timeout: float | None,
+        deadline: Deadline,
         attempt_seconds: float,
     ) -> Any:
-        deadline, where = Deadline(timeout), self._settings.where
+        where = self._settings.where
         for attempt in range(self._backoff.attempts):
-            left = deadline.left()
             if attempt:
-                await asyncio.sleep(bounded(self._backoff.longest(attempt), left))
-                left = deadline.left()
-            if left is not None and left <= 0:
-                raise too_slow(action, where, timeout)
+                longest = self._backoff.longest(attempt)
+                await asyncio.sleep(bounded(longest, deadline.left()))
+            left = deadline.left()
+            if left == 0:
+                raise too_slow(action, where, deadline.timeout)
             seconds = attempt_seconds if left is None else left
             try:
                 with quiet():
@@ -86,7 +83,8 @@ class AsyncConnection:
                     )
             except Exception as error:  # pymilvus raises many kinds, gRPC's own among them
                 if attempt == self._backoff.attempts - 1 or not may_pass(error):
-                    raise engine_error(error, action, where, timeout or seconds) from None
+                    told = deadline.timeout or seconds
+                    raise engine_error(error, action, where, told) from None
         raise AssertionError("Backoff.attempts is at least 1")
 
     async def close(self) -> None:
@@ -153,7 +151,7 @@ class AsyncMilvusIndex:
         generation, layout, deadline = self.generation, self._layout, Deadline(timeout)
         found = [
             await self._connection.call(
-                f"read {generation.name}", "query", timeout=deadline.left(), **request
+                f"read {generation.name}", "query", deadline=deadline, **request
             )
             for request in plan_get(generation, layout, ids, vectors=vectors, terms=terms)
         ]
@@ -210,7 +208,7 @@ async def _search(
     action, deadline = f"search {generation.name}", Deadline(timeout)
     return plan.answers(
         [
-            await connection.call(action, "search", timeout=deadline.left(), **request)
+            await connection.call(action, "search", deadline=deadline, **request)
             for request in plan.requests
         ]
     )

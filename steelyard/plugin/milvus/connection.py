@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -87,7 +88,7 @@ class Connection:
         action: str,
         method: str,
         *arguments: Any,
-        timeout: float | None = None,
+        deadline: Deadline | None = None,
         attempt_seconds: float | None = None,
         backoff: Backoff | None = None,
         **named: Any,
@@ -98,27 +99,27 @@ class Connection:
             action: what is being done, for messages: "create x".
             method: its name.
             arguments, named: what it takes.
-            timeout: seconds for everything, retries too, kept whatever pymilvus does.
-            attempt_seconds: of one attempt without a ``timeout``; None is the connection's.
+            deadline: for everything, retries too, kept whatever pymilvus does.
+            attempt_seconds: of one attempt without a deadline; None is the connection's.
             backoff: None is the connection's.
 
         Raises:
             EngineError: the server refuses, cannot be reached in all attempts, or is too slow.
         """
-        if timeout is None:
+        if deadline is None or deadline.timeout is None:
             each = self.timeout if attempt_seconds is None else attempt_seconds
-            return self._attempts(action, method, arguments, named, None, each, backoff)
+            return self._attempts(action, method, arguments, named, Deadline(None), each, backoff)
         if self._threads is None:
             raise EngineError(f"cannot {action}: the engine is closed")
         # pymilvus may take longer than it was told: it reconnects and tries again by itself.
         future = self._threads.submit(
-            self._attempts, action, method, arguments, named, timeout, None, backoff
+            self._attempts, action, method, arguments, named, deadline, None, backoff
         )
         try:
-            return future.result(timeout)
+            return future.result(deadline.left())
         except FutureTimeoutError:
             future.cancel()
-            raise too_slow(action, self.where, timeout) from None
+            raise too_slow(action, self.where, deadline.timeout) from None
 
     def _attempts(
         self,
@@ -126,15 +127,15 @@ class Connection:
         method: str,
         arguments: tuple[Any, ...],
         named: dict[str, Any],
-        timeout: float | None,
+        deadline: Deadline,
         attempt_seconds: float | None,
         backoff: Backoff | None,
     ) -> Any:
-        deadline = Deadline(timeout)
         for last in (backoff or self.backoff).within(deadline.left):
-            seconds = attempt_seconds if timeout is None else deadline.left()
-            if seconds is not None and seconds <= 0:
-                raise too_slow(action, self.where, timeout)
+            left = deadline.left()
+            seconds = attempt_seconds if left is None else left
+            if left == 0:
+                raise too_slow(action, self.where, deadline.timeout)
             options = {} if seconds is None else {"timeout": seconds}
             try:
                 with quiet():
@@ -145,7 +146,8 @@ class Connection:
             except Exception as error:  # pymilvus raises many kinds, gRPC's own among them
                 if last or not may_pass(error):
                     # Not chained: the cause may hold the request, and with it the login.
-                    raise engine_error(error, action, self.where, timeout or seconds) from None
+                    told = deadline.timeout or seconds
+                    raise engine_error(error, action, self.where, told) from None
         raise AssertionError("Backoff.attempts is at least 1")
 
     def close(self) -> None:
@@ -163,6 +165,8 @@ def connect_server(settings: Settings, backoff: Backoff | None = None) -> Connec
     Raises:
         EngineError: it cannot be reached, refuses the login, or is too old.
     """
+    # Read once, when gRPC is imported: it would write a line on each handshake that fails.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     with needs_extra("milvus"):
         from pymilvus import MilvusClient
     connection = Connection(

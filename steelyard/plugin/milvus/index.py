@@ -60,9 +60,7 @@ class MilvusIndex:
         """Stored documents by id."""
         generation, layout, deadline = self.generation, self._layout, Deadline(timeout)
         found = [
-            self._connection.call(
-                f"read {generation.name}", "query", timeout=deadline.left(), **request
-            )
+            self._connection.call(f"read {generation.name}", "query", deadline=deadline, **request)
             for request in plan_get(generation, layout, ids, vectors=vectors, terms=terms)
         ]
         return read_documents(generation, layout, found, vectors=vectors, terms=terms)
@@ -160,7 +158,7 @@ def _search(
     action, deadline = f"search {generation.name}", Deadline(timeout)
     return plan.answers(
         [
-            connection.call(action, "search", timeout=deadline.left(), **request)
+            connection.call(action, "search", deadline=deadline, **request)
             for request in plan.requests
         ]
     )

@@ -253,17 +253,18 @@ class OpenSearchEngine:
 
     def _point(self, name: str, old: str | None) -> None:
         """Move the alias, off every generation and off what it stood for."""
-        leaving = [f"{self._alias}_*"]
+        ours = f"{self._alias}_*"
+        # A pattern without an index is an error.
+        leaving = [ours] if self._names.fullmatch(name) or self._mappings(ours) else []
         if old is not None and not self._names.fullmatch(old):
             leaving.append(old)
-        remove = {"indices": leaving, "alias": self._alias, "must_exist": False}
-        add = {"index": name, "alias": self._alias}
-        self._connection.request(
-            f"point {self._alias} to {name}",
-            "POST",
-            "/_aliases",
-            {"actions": [{"remove": remove}, {"add": add}]},
-        )
+        actions: list[dict[str, Any]] = [
+            {"remove": {"index": index, "alias": self._alias, "must_exist": False}}
+            for index in leaving
+        ]
+        actions.append({"add": {"index": name, "alias": self._alias}})
+        action = f"point {self._alias} to {name}"
+        self._connection.request(action, "POST", "/_aliases", {"actions": actions})
 
     def _current(self) -> tuple[str, dict[str, Any]] | None:
         """Name and mapping of the index that the alias stands for."""

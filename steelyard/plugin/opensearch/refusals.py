@@ -61,7 +61,7 @@ def refusal(action: str, status: int, answer: Any) -> EngineError:
     if status == 403 and not any("blocked" in reason for reason in reasons):
         return EngineError(
             f"cannot {action}: the login may not do that (403): {said[:300]}",
-            "give the user the rights listed in docs/engines.md",
+            "give the user the rights listed in docs/engines/opensearch.md",
         )
     everything = " ".join(reasons).lower()
     hint = next(

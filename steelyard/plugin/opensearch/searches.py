@@ -179,7 +179,8 @@ class Searches:
         answers = [NO_CANDIDATES] * len(dense)
         found = yield from self._ask_all(bodies, k, offset)
         for row, factor, (ids, scores) in zip(usable, factors, found, strict=True):
-            answers[row] = _page(ids, scores * factor, k, offset)
+            # RRF ties often: the cluster's own order, so that pages neither overlap nor skip.
+            answers[row] = best_first(ids[offset:], scores[offset:] * factor, k)
         return answers
 
     def condition(self, filter: Filter | None) -> Json | None:
@@ -293,5 +294,7 @@ def _norm(layout: Layout, query: DenseVectors) -> float:
 
 
 def _page(ids: list[str], scores: NDArray[np.float64], k: int, offset: int) -> Candidates:
+    if (np.diff(scores) < 0).all():  # as they came, without ties: there is nothing to sort
+        return Candidates(ids[offset : offset + k], scores[offset : offset + k])
     best = best_first(ids, scores, offset + k)
     return Candidates(best.ids[offset:], best.scores[offset:])

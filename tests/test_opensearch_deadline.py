@@ -14,9 +14,9 @@ import pytest
 
 from steelyard.errors import EngineError
 from steelyard.plugin.abilities import FusesArms, Highlights
+from steelyard.plugin.backoff import Backoff
 from steelyard.plugin.engine import SearchIndex
 from steelyard.plugin.fusion import Fusion
-from steelyard.plugin.opensearch.backoff import Backoff
 from steelyard.plugin.opensearch.engine import OpenSearchEngine
 from tests.servers.opensearch_words import Opener, Words
 from tests.test_milvus_lite import documents, generation

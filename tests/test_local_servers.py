@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -27,6 +29,7 @@ from steelyard.local_servers.errors import MissingProgramError, ServerError
 from steelyard.local_servers.folders import check_free_disk, data_folder, work_folder
 from steelyard.local_servers.java import find_java
 from steelyard.local_servers.opensearch_home import opensearch_home
+from steelyard.local_servers.processes import check_port
 from steelyard.progress import SilentProgress
 from tests.conftest import ROOT
 from tests.test_cli import BIN, fails
@@ -318,34 +321,44 @@ def test_a_port_that_is_taken(host: str) -> None:
     assert "--port" in told
 
 
-class Dev:
-    """``steelyard dev opensearch``, in a process of its own."""
+def quiet_port() -> int:
+    """A free port that no outgoing connection gets."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with contextlib.suppress(InputError):
+            check_port(port)
+            return port
+    raise AssertionError("no port is free")
 
-    def __init__(self, place: Path, *arguments: object) -> None:
+
+class Dev:
+    """``steelyard dev``, in a process of its own."""
+
+    def __init__(self, place: Path, *arguments: object, port: int = 0) -> None:
+        self.scheme = str(arguments[0])
         self.temporary = place / "tmp"
         self.process = subprocess.Popen(
-            [sys.executable, str(BIN), "dev", "opensearch", "--no-ml", "--json",
-             *map(str, arguments)],
+            [sys.executable, str(BIN), "dev", *map(str, arguments), "--json", "--port",
+             str(port)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )  # fmt: skip
 
     def up(self) -> str:
-        """The base URL, as soon as it is up."""
+        """Host and port, as soon as it is up."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.process.communicate()
         told = json.loads(line)
         assert told["pid"] == self.process.pid
         scheme, _, rest = str(told["url"]).partition("://")
-        assert scheme == "opensearch"
-        return f"http://{rest.removesuffix('/demo')}"
+        assert scheme == self.scheme
+        return rest.removesuffix("/demo")
 
     def server(self) -> int:
-        """Its Java."""
-        (found,) = until(lambda: processes(self.temporary), "the server")
-        return int(found)
+        """What it started."""
+        (found,) = psutil.Process(self.process.pid).children()
+        return found.pid
 
     def end(self, sent: signal.Signals) -> int:
         """The exit code; nothing is left of it."""
@@ -362,11 +375,13 @@ class Dev:
 
 @pytest.mark.opensearch
 def test_a_server_for_trying_things_out_keeps_its_data(place: Path) -> None:
-    data = place / "data"
-    dev = Dev(place, "--port", 0, "--data", data)
-    url = dev.up()
+    data, node = place / "data", ("opensearch", "--no-ml")
+    port = quiet_port()
+    dev = Dev(place, *node, "--data", data, port=port)
+    url = f"http://{dev.up()}"
+    assert url == f"http://localhost:{port}"
     ask(url, "PUT", "/things/_doc/1?refresh=true", {"n": 1})
-    second = Dev(place, "--port", 0, "--data", data)
+    second = Dev(place, *node, "--data", data)
     code, said = second.ended()
     assert code == 2, said
     assert "another server uses" in said
@@ -375,21 +390,20 @@ def test_a_server_for_trying_things_out_keeps_its_data(place: Path) -> None:
     dev.process.kill()
     dev.process.communicate()
     until(lambda: not psutil.pid_exists(java), "the end of the server")
-    port = int(url.rsplit(":", 1)[1])
-    dev = Dev(place, "--port", port, "--data", data)
-    assert dev.up().endswith(f":{port}")
-    assert ask(f"http://127.0.0.1:{port}", "GET", "/things/_doc/1")["_source"] == {"n": 1}
+    dev = Dev(place, *node, "--data", data, port=port)
+    assert dev.up() == f"localhost:{port}"
+    assert ask(url, "GET", "/things/_doc/1")["_source"] == {"n": 1}
     assert dev.end(signal.SIGTERM) == 0
     assert data.is_dir()
 
 
 @pytest.mark.opensearch
 def test_a_temporary_server_is_gone_after_ctrl_c(place: Path) -> None:
-    dev = Dev(place, "--port", 0)
+    dev = Dev(place, "opensearch", "--no-ml")
     until(lambda: processes(dev.temporary), "the server")
     assert dev.end(signal.SIGINT) == 130
-    dev = Dev(place, "--port", 0)
-    url = dev.up()
+    dev = Dev(place, "opensearch", "--no-ml")
+    url = f"http://{dev.up()}"
     with pytest.raises(RefusedError) as caught:
         ask(url, "GET", "/things/_doc/1")
     assert caught.value.status == 404
@@ -399,3 +413,29 @@ def test_a_temporary_server_is_gone_after_ctrl_c(place: Path) -> None:
     assert "OpenSearch was killed by signal 9; the end of its log" in said
     assert "Traceback" not in said
     assert list(dev.temporary.iterdir()) == []
+
+
+@pytest.mark.milvus
+def test_a_milvus_for_trying_things_out(place: Path) -> None:
+    from pymilvus import MilvusClient
+
+    data = place / "data"
+    dev = Dev(place, "milvus", "--data", data)
+    client = MilvusClient(f"http://{dev.up()}")
+    client.create_collection("things", dimension=4)
+    client.close()
+    second = Dev(place, "milvus", "--data", data)
+    code, said = second.ended()
+    assert (code, "another server uses" in said) == (2, True), said
+    server = dev.server()
+    dev.process.kill()
+    dev.process.communicate()
+    until(lambda: not psutil.pid_exists(server), "the end of the server")
+    dev = Dev(place, "milvus", "--data", data)
+    client = MilvusClient(f"http://{dev.up()}")
+    assert client.list_collections() == ["things"]
+    client.close()
+    server = dev.server()
+    assert dev.end(signal.SIGTERM) == 0
+    assert not psutil.pid_exists(server)
+    assert (data / "steelyard-server.json").exists()

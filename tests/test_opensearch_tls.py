@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
@@ -14,8 +15,10 @@ import pytest
 import trustme
 
 from steelyard.errors import EngineError
-from steelyard.plugin.engine import Engine
+from steelyard.plugin.abilities import OpensAsync
+from steelyard.plugin.engine import Engine, Generation
 from steelyard.plugin.urls import open_engine
+from steelyard.types import DenseVectors
 from tests.conftest import Small
 from tests.servers.opensearch_node import ask
 from tests.servers.opensearch_words import Words
@@ -111,6 +114,16 @@ def fill(engine: Engine, alias: str) -> None:
     engine.publish(made)
 
 
+async def awaited(engine: Engine, found: Generation, dense: DenseVectors) -> list[list[str]]:
+    """The same search by the asynchronous client, which does TLS in its own way."""
+    assert isinstance(engine, OpensAsync)
+    index = await engine.open_async(found)
+    try:
+        return [answer.ids for answer in await index.dense.search(dense, 7)]
+    finally:
+        await engine.close_async()
+
+
 @pytest.mark.parametrize("how", [{"USER": USER, "PASSWORD": PASSWORD}, {"API_KEY": KEY}])
 def test_an_index_is_written_and_read_through_tls(
     proxy: Proxy, login: Login, alias: str, url: str, how: dict[str, str], opensearch_url: str
@@ -124,6 +137,7 @@ def test_an_index_is_written_and_read_through_tls(
         assert found is not None
         dense = documents(40).dense[:5]
         through = [answer.ids for answer in engine.open(found).dense.search(dense, 7)]
+        assert asyncio.run(awaited(engine, found, dense)) == through
     finally:
         engine.close()
     assert set(proxy.statuses[before:]) <= {200, 201, 404}

@@ -152,6 +152,10 @@ def test_an_answer_that_comes_too_late(
         proxy.troubles[:] = [Trouble(silent=True, times=ALWAYS)]
         with pytest.raises(EngineError, match=r"no answer from 127.0.0.1"):
             index.dense.search(queries, 9)
+        proxy.requests.clear()
+        with pytest.raises(EngineError, match=r"no answer from 127.0.0.1:\d+ in 0.3 s"):
+            index.dense.search(queries, 9, timeout=0.3)
+        assert len(proxy.requests) <= 1, "the time is for all attempts together"
     finally:
         engine.close()
     monkeypatch.setenv("STEELYARD_OPENSEARCH_TIMEOUT", "0.3")

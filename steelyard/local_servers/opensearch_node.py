@@ -78,9 +78,11 @@ class Node:
 
 
 @contextmanager
-def running_node(*, ml: bool = True, settings: Mapping[str, Any] | None = None) -> Iterator[str]:
+def running_node(
+    *, ml: bool = True, settings: Mapping[str, Any] | None = None, quick: bool = False
+) -> Iterator[str]:
     """The base URL of a node of its own, as by ``local_node``, with an empty data folder."""
-    with local_node(ml=ml, settings=settings) as node:
+    with local_node(ml=ml, settings=settings, quick=quick) as node:
         yield node.url
 
 
@@ -91,6 +93,7 @@ def local_node(
     settings: Mapping[str, Any] | None = None,
     port: int = 0,
     data: Path | None = None,
+    quick: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[Node]:
     """A node of its own; it and its temporary folder are gone afterwards.
@@ -100,6 +103,7 @@ def local_node(
         settings: more lines for opensearch.yml.
         port: of its HTTP interface, on this machine only; 0 is any free one.
         data: folder that keeps its data between runs; None is a temporary one.
+        quick: up with half the work, as nothing is compiled to the full; not for measuring.
         progress: is told when the program has to be laid out first.
 
     Raises:
@@ -130,7 +134,7 @@ def local_node(
         user = server_user()
         with log.open("wb") as stream:
             process = subprocess.Popen(  # noqa: S603  (a list, never a shell)
-                dies_with_us(_command(java, home, work)),
+                dies_with_us(_command(java, home, work, quick=quick)),
                 cwd=work,
                 env=_environment(home, work, ml=ml),
                 stdin=subprocess.DEVNULL,
@@ -169,13 +173,14 @@ def _prepare(work: Path, data: Path, home: Path, settings: Mapping[str, Any], *,
             os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
 
 
-def _command(java: Path, home: Path, work: Path) -> list[str]:
+def _command(java: Path, home: Path, work: Path, *, quick: bool) -> list[str]:
     agent = next((home / "agent").glob("opensearch-agent-[0-9]*.jar"))
     return [
         str(java),
         f"-Xms{HEAP}",
         f"-Xmx{HEAP}",
         "-XX:+UseSerialGC",
+        *(["-XX:TieredStopAtLevel=1"] if quick else []),
         f"-Djava.io.tmpdir={work / 'tmp'}",
         f"-Dopensearch.path.home={home}",
         f"-Dopensearch.path.conf={work / 'config'}",

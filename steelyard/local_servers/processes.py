@@ -56,7 +56,10 @@ def check_port(port: int) -> None:
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as probe:
             # Connecting, not binding: "localhost" may lead a client to either of the two.
             probe.settimeout(2)
-            if port and probe.connect_ex((host, port)) == 0:
+            if not port or probe.connect_ex((host, port)) != 0:
+                continue
+            # TCP may connect a socket with itself, where nobody listens.
+            if probe.getsockname() != probe.getpeername():
                 raise InputError(
                     f"port {port} is taken: something listens at {host}",
                     "stop it, or choose another with --port",

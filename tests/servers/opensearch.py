@@ -20,5 +20,5 @@ def opensearch_url() -> Iterator[str]:
 
     Where it cannot be started, the tests fail, and the message says what to install.
     """
-    with running_node() as url:
+    with running_node(quick=True) as url:
         yield url

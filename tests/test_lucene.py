@@ -349,9 +349,9 @@ def test_wrong_vectors_are_refused(filled: Engine) -> None:
         filled.upsert(generation(), EncodedDocuments(content.documents, content.dense, wide))
     broken = content.dense.copy()
     broken[1, 3] = np.nan
-    with pytest.raises(EngineError, match="vector of 'd1' is not finite"):
+    with pytest.raises(EngineError, match="'d1': its dense vector has NaN"):
         filled.upsert(generation(), EncodedDocuments(content.documents, broken, content.sparse))
-    with pytest.raises(EngineError, match="has 513 bytes, 1 to 512"):
+    with pytest.raises(EngineError, match="has 513 bytes, engines take 1 to 512"):
         filled.upsert(generation(), with_ids(content, ["d0", "x" * 513]))
     filled.seal(generation())
     index = filled.open(generation())

@@ -227,9 +227,12 @@ def test_what_cannot_be_written_leaves_nothing_behind(
     empty = [replace(content.documents[0], id="")]
     milvus_engine.create(named())
     for batch, message in (
-        (EncodedDocuments(content.documents, broken, content.sparse), "1 of 3 .*'d1'"),
-        (EncodedDocuments(long, content.dense[:2], content.sparse), "is 514 bytes long.*512"),
-        (EncodedDocuments(empty, content.dense[:1], content.sparse), "is 0 bytes long"),
+        (EncodedDocuments(content.documents, broken, content.sparse), "'d1': its dense vector has NaN"),
+        (
+            EncodedDocuments(long, content.dense[:2], content.sparse),
+            "has 514 bytes, engines take 1 to 512",
+        ),
+        (EncodedDocuments(empty, content.dense[:1], content.sparse), "has 0 bytes"),
         (EncodedDocuments(content.documents, narrow, content.sparse), "of 4 .* which has 8"),
     ):
         with pytest.raises(EngineError, match=message):

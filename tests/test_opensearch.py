@@ -192,7 +192,7 @@ def test_refused_documents_are_named(opener: Opener, named: Any) -> None:
         engine.upsert(named(), EncodedDocuments(wrong, content.dense, content.sparse))
     long = [replace(content.documents[0], id="x" * 513)]
     batch = EncodedDocuments(long, content.dense[:1], content.sparse.select([0]))
-    with pytest.raises(EngineError, match=r"the id .xxx.* has 513 bytes, the engine takes 512"):
+    with pytest.raises(EngineError, match=r"the id .xxx.* has 513 bytes, engines take 1 to 512"):
         engine.upsert(named(), batch)
 
 

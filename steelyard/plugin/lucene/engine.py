@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
-
 from steelyard.encoders.folder_lock import locked_file
 from steelyard.errors import EngineError, InputError
+from steelyard.plugin.batch_check import check_batch
 from steelyard.plugin.engine import SPARSE, Generation
 from steelyard.plugin.lucene import build
 from steelyard.plugin.lucene.folder import PARTS, LuceneFolder, file_errors, fsync_folder
@@ -25,7 +24,7 @@ from steelyard.plugin.lucene.jvm import requirements
 from steelyard.plugin.quantise import quantise
 from steelyard.plugin.urls import EngineUrl
 from steelyard.plugin.vocabulary import Vocabulary
-from steelyard.types import MAX_ID_BYTES, EncodedDocuments, SparseVectors
+from steelyard.types import EncodedDocuments, SparseVectors
 
 _GOING = ".going."
 
@@ -103,16 +102,7 @@ class LuceneEngine:
     def upsert(self, generation: Generation, batch: EncodedDocuments) -> int:
         """Note whole documents for the next seal; how many weights were clipped."""
         name = generation.name
-        for found, expected, what in (
-            (batch.dense.shape[1], generation.dims, "dimensions"),
-            (batch.sparse.vocabulary_size, generation.vocabulary_size, "columns"),
-        ):
-            if found != expected:
-                raise EngineError(
-                    f"vectors of {found} {what} for {name}, which has {expected}",
-                    "index with the pack that the generation was made for",
-                )
-        _check_documents(batch, name)
+        check_batch(generation, batch)
         impacts, clipped = quantise(batch.sparse, generation.scale)
         if SPARSE not in generation.arms:
             empty = [(impacts.ids[:0], impacts.weights[:0])] * len(batch)
@@ -206,20 +196,3 @@ class LuceneEngine:
         for left in self._folder.path.glob(f"{_GOING}{self.alias}_*"):
             shutil.rmtree(left, ignore_errors=True)
         fsync_folder(self._folder.path)
-
-
-def _check_documents(batch: EncodedDocuments, name: str) -> None:
-    broken = np.flatnonzero(~np.isfinite(batch.dense).all(axis=1))
-    if len(broken):
-        raise EngineError(
-            f"the dense vector of {batch.documents[broken[0]].id!r:.80} is not finite, {name} "
-            "stays as it was",
-            "encode the document again",
-        )
-    for document in batch.documents:
-        size = len(document.id.encode(errors="replace"))
-        if not 0 < size <= MAX_ID_BYTES:
-            raise EngineError(
-                f"the id {document.id!r:.80} has {size} bytes, 1 to {MAX_ID_BYTES} are taken",
-                "choose shorter ids",
-            )

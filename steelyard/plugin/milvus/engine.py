@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from steelyard.errors import EngineError
+from steelyard.plugin.batch_check import check_batch
 from steelyard.plugin.engine import SPARSE, Generation
 from steelyard.plugin.milvus.adoption import adopted
 from steelyard.plugin.milvus.async_index import AsyncClients, AsyncMilvusIndex
@@ -32,7 +33,7 @@ from steelyard.plugin.milvus.layout import (
     own_layout,
 )
 from steelyard.plugin.milvus.requests import IDS_A_REQUEST
-from steelyard.plugin.milvus.rows import check_batch, request_rows
+from steelyard.plugin.milvus.rows import request_rows
 from steelyard.plugin.milvus.schema import collection_schema, index_parameters
 from steelyard.plugin.milvus.settings import Settings
 from steelyard.plugin.quantise import quantise
@@ -149,7 +150,7 @@ class MilvusEngine:
     ) -> tuple[Iterator[list[dict[str, Any]]], int]:
         """The rows of each request, made as they are asked for; how many weights were clipped."""
         layout = own_layout(generation, lite=self._lite)
-        check_batch(generation, layout, batch)
+        check_batch(generation, batch)
         clipped, impacts = 0, batch.sparse
         if layout.sparse:
             impacts, clipped = quantise(batch.sparse, generation.scale)

@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from steelyard.errors import EngineError
 from steelyard.plugin.engine import Generation, StoredDocument
 from steelyard.plugin.milvus.layout import Layout
 from steelyard.plugin.milvus.schema import MAX_VARCHAR
 from steelyard.types import (
-    MAX_ID_BYTES,
     DenseVectors,
     Document,
     EncodedDocuments,
@@ -26,44 +24,6 @@ _REQUEST_ROWS, _REQUEST_BYTES = 2000, 8_000_000
 
 _EMPTY: dict[str, Any] = {"keyword": "", "int": 0, "float": 0.0, "bool": False}
 """What stands in the column of a value that is missing."""
-
-
-def check_batch(generation: Generation, layout: Layout, batch: EncodedDocuments) -> None:
-    """Before anything is written.
-
-    Raises:
-        EngineError: another dimension, a vector that is not finite, or an id that is too long.
-    """
-    if layout.dense:
-        if batch.dense.shape[1] != generation.dims:
-            raise EngineError(
-                f"vectors of {batch.dense.shape[1]} dimensions for {generation.name}, which has "
-                f"{generation.dims}",
-                "index with the pack that the generation was made for",
-            )
-        broken = np.flatnonzero(~np.isfinite(batch.dense).all(axis=1))
-        if len(broken):
-            raise EngineError(
-                f"{len(broken)} of {len(batch)} dense vectors are not finite, the first of "
-                f"document {batch.documents[broken[0]].id!r}",
-                "encode the corpus again: a NaN comes from the document encoder",
-            )
-    if layout.sparse and batch.sparse.vocabulary_size != generation.vocabulary_size:
-        raise EngineError(
-            f"vectors of {batch.sparse.vocabulary_size:,} columns for {generation.name}, which "
-            f"has {generation.vocabulary_size:,}",
-            "index with the pack that the generation was made for",
-        )
-    if layout.sparse and not np.isfinite(batch.sparse.weights).all():
-        raise EngineError("sparse weights are not finite", "encode the corpus again")
-    for document in batch.documents:
-        length = len(document.id.encode())
-        if not 0 < length <= MAX_ID_BYTES:
-            raise EngineError(
-                f"the id {document.id[:60]!r} is {length} bytes long, an id has 1 to "
-                f"{MAX_ID_BYTES}",
-                "give the document a shorter id",
-            )
 
 
 def request_rows(

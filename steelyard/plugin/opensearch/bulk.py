@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,7 +16,7 @@ from steelyard.plugin.opensearch.json_text import dumps
 from steelyard.plugin.opensearch.layout import DENSE, ID, METADATA, PARENT, SPARSE, TEXT, TITLE
 from steelyard.plugin.opensearch.requests import RETRIED
 from steelyard.plugin.vocabulary import TermKeys
-from steelyard.types import MAX_ID_BYTES, EncodedDocuments, SparseVectors
+from steelyard.types import EncodedDocuments, SparseVectors
 
 Item = tuple[str, bytes]
 """An id, and its lines of a bulk request."""
@@ -26,45 +25,6 @@ MAX_BYTES = 8_000_000
 """Of one request; a single larger document goes alone."""
 
 _TOLD = 3
-
-
-def check_batch(generation: Generation, batch: EncodedDocuments) -> None:
-    """Refuse what the engine would refuse halfway, or take for something else.
-
-    Raises:
-        EngineError: the document's id, and what is wrong with it.
-    """
-    name = generation.name
-    for found, expected, what in (
-        (batch.dense.shape[1], generation.dims, "dimensions"),
-        (batch.sparse.vocabulary_size, generation.vocabulary_size, "columns"),
-    ):
-        if found != expected:
-            raise EngineError(
-                f"vectors of {found} {what} for {name}, which has {expected}",
-                "index with the pack that the generation was made for",
-            )
-    rows = np.flatnonzero(~np.isfinite(batch.dense).all(axis=1)).tolist()
-    wrong: dict[int, str] = dict.fromkeys(rows, "its dense vector")
-    places = np.flatnonzero(~np.isfinite(batch.sparse.weights))
-    rows = (np.searchsorted(batch.sparse.indptr, places, side="right") - 1).tolist()
-    wrong = dict.fromkeys(rows, "its sparse vector") | wrong
-    for row, document in enumerate(batch.documents):
-        if len(document.id.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES:
-            raise EngineError(
-                f"the id {document.id!r:.60}... has "
-                f"{len(document.id.encode('utf-8', 'surrogatepass'))} bytes, the engine takes "
-                f"{MAX_ID_BYTES}",
-                "shorten it",
-            )
-        for field, value in document.metadata.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                wrong.setdefault(row, f"its {field!r}")
-    for row, what in sorted(wrong.items()):
-        raise EngineError(
-            f"document {batch.documents[row].id!r:.80}: {what} has NaN or infinity",
-            "encode it again; nothing of this batch is written",
-        )
 
 
 def document_items(

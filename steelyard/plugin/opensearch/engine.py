@@ -15,12 +15,13 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from steelyard.errors import EngineError
+from steelyard.plugin.batch_check import check_batch
 from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.engine import Generation
 from steelyard.plugin.opensearch.adoption import check_sample, survey
 from steelyard.plugin.opensearch.async_connection import AsyncConnection
 from steelyard.plugin.opensearch.async_index import AsyncOpenSearchIndex
-from steelyard.plugin.opensearch.bulk import check_batch, delete_items, document_items, send
+from steelyard.plugin.opensearch.bulk import delete_items, document_items, send
 from steelyard.plugin.opensearch.cluster.attach import attach_pipeline, refuse_without_pack
 from steelyard.plugin.opensearch.connection import Connection
 from steelyard.plugin.opensearch.index import OpenSearchIndex

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from steelyard.errors import EngineError
+from steelyard.local_servers.errors import MissingProgramError, ServerError
 from steelyard.local_servers.milvus import MilvusProcess, milvus_process, running_milvus
 from steelyard.plugin.urls import open_engine
 from tests.test_milvus_lite import documents, generation
@@ -50,7 +51,7 @@ def test_what_cannot_start_shows_its_log(tmp_path: Path) -> None:
     taken.mkdir()
     (taken / "etcd").write_text("not a folder", encoding="utf-8")
     with (
-        pytest.raises(EngineError, match=r"(?s)Milvus ended with -?\d+; .*not a directory"),
+        pytest.raises(ServerError, match=r"(?s)Milvus ended with -?\d+; .*not a directory"),
         running_milvus(tmp_path),
     ):
         pass
@@ -58,6 +59,6 @@ def test_what_cannot_start_shows_its_log(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(EngineError) as caught, running_milvus():
+    with pytest.raises(MissingProgramError) as caught, running_milvus():
         pass
     assert caught.value.hint == "pip install milvus==2.3.5"

@@ -227,7 +227,10 @@ def test_what_cannot_be_written_leaves_nothing_behind(
     empty = [replace(content.documents[0], id="")]
     milvus_engine.create(named())
     for batch, message in (
-        (EncodedDocuments(content.documents, broken, content.sparse), "'d1': its dense vector has NaN"),
+        (
+            EncodedDocuments(content.documents, broken, content.sparse),
+            "'d1': its dense vector has NaN",
+        ),
         (
             EncodedDocuments(long, content.dense[:2], content.sparse),
             "has 514 bytes, engines take 1 to 512",

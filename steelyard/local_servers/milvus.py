@@ -8,7 +8,6 @@ configuration of its own, with every port a free one.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.util
 import lzma
 import os
@@ -17,7 +16,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -26,9 +24,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from steelyard.config import cache_dir
-from steelyard.errors import EngineError
+from steelyard.encoders.folder_lock import locked_file
+from steelyard.local_servers.errors import MissingProgramError, ServerError
+from steelyard.local_servers.folders import check_free_disk, work_folder
 
 VERSION = "2.3.5"
+_GB = 0.3
+"""What the unpacked binaries take."""
+
 INSTALL = f"pip install milvus=={VERSION}"
 ROOT_PASSWORD = "Milvus"  # noqa: S105
 """Of ``root``, until it is changed; asked for with ``authorization`` only."""
@@ -80,7 +83,7 @@ def running_milvus(
         certificate, key: PEM files; with them it speaks TLS only.
 
     Raises:
-        EngineError: the package is missing, or it does not start; the end of its log is quoted.
+        ServerError: the package is missing, or it does not start; the end of its log is quoted.
     """
     with milvus_process(
         folder, port=port, authorization=authorization, certificate=certificate, key=key
@@ -100,14 +103,13 @@ def milvus_process(
     """``running_milvus``, with its process and its log.
 
     Raises:
-        EngineError: the package is missing, or it does not start; the end of its log is quoted.
+        ServerError: the package is missing, or it does not start; the end of its log is quoted.
     """
     package = _package()
     binaries = _binaries(package)
     with ExitStack() as stack:
         if folder is None:
-            place = stack.enter_context(tempfile.TemporaryDirectory(prefix="steelyard-milvus-"))
-            folder = Path(place)
+            folder, _ = stack.enter_context(work_folder("milvus"))
         server = _start(
             folder.absolute(),
             package,
@@ -153,7 +155,7 @@ class MilvusProcess:
         """Until it takes requests.
 
         Raises:
-            EngineError: it does not within four minutes, or has ended.
+            ServerError: it does not within four minutes, or has ended.
         """
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -170,7 +172,7 @@ class MilvusProcess:
         # A panic writes what each of its threads was doing, thousands of lines.
         panic = re.search(r"(?m)^(panic: |fatal error: |.*\[FATAL\])", said)
         end = said[: panic.start() + 2000] if panic else said
-        raise EngineError(f"Milvus {state}; the end of its log:\n{end[-6000:]}")
+        raise ServerError(f"Milvus {state}; the end of its log:\n{end[-6000:]}")
 
     def stop(self) -> None:
         """Asked first, then killed."""
@@ -189,7 +191,7 @@ def _package() -> Path:
     found = importlib.util.find_spec("milvus")
     data = Path(found.origin).parent / "data" if found and found.origin else None
     if data is None or not (data / "config.yaml.template").is_file():
-        raise EngineError("a local Milvus needs the Python package 'milvus'", INSTALL)
+        raise MissingProgramError("a local Milvus needs the Python package 'milvus'", INSTALL)
     return data
 
 
@@ -198,9 +200,9 @@ def _binaries(package: Path) -> Path:
     place = cache_dir() / "servers"
     place.mkdir(parents=True, exist_ok=True)
     home = place / f"milvus-{VERSION}"
-    with (place / f"milvus-{VERSION}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked_file(place / f"milvus-{VERSION}.lock", wait=True):
         if not home.is_dir():
+            check_free_disk(place, _GB, "unpack Milvus")
             unfinished = place / f"milvus-{VERSION}.unfinished"
             shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
             unfinished.mkdir()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from steelyard.errors import EngineError
+from steelyard.local_servers.errors import ServerError
 from steelyard.local_servers.milvus import MilvusProcess, milvus_process
 from steelyard.plugin.engine import Engine
 from steelyard.plugin.urls import open_engine
@@ -30,7 +30,7 @@ def milvus_server() -> Iterator[MilvusProcess]:
     try:
         with milvus_process() as server:
             yield server
-    except EngineError as error:
+    except ServerError as error:
         pytest.fail(str(error), pytrace=False)
 
 
@@ -97,7 +97,7 @@ def secured_milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured
     try:
         with milvus_process(authorization=True, certificate=authority, key=key) as server:
             yield Secured(server.address, authority, stranger)
-    except EngineError as error:
+    except ServerError as error:
         pytest.fail(str(error), pytrace=False)
 
 

@@ -86,7 +86,7 @@ def test_a_call_with_a_filter(bpe: Packed, url: str, alias: str, opensearch_url:
     some = [document.id for document in bpe.documents.documents[:3]]
     condition = json.dumps({"terms": {"id": some}})
     for arm in ("dense", "sparse", "hybrid"):
-        body = printed(bpe, "opensearch", "the heart", "--to", url, "--filter", condition,
+        body = printed(bpe, "opensearch", "the heart", "--to", url, "--native-filter", condition,
                        "--arm", arm)  # fmt: skip
         hits = ask(opensearch_url, "POST", f"/{alias}/_search", body)["hits"]["hits"]
         assert {hit["_id"] for hit in hits} <= set(some)
@@ -103,11 +103,39 @@ def test_a_pack_of_another_index(bpe: Packed, tiny_pack: Path, url: str, alias: 
           "--dsl", "opensearch")  # fmt: skip
 
 
+def test_filters_of_ours(bpe: Packed) -> None:
+    """The same condition in both languages; offline, fields are declared."""
+    more = [
+        "--index",
+        "demo",
+        "--arm",
+        "dense",
+        "--metadata",
+        "brand:keyword,price:float",
+        "--filter",
+        '{"and": [{"eq": {"brand": "a"}}, {"range": {"price": {"lt": 5}}}]}',
+    ]
+    clause = printed(bpe, "opensearch", "the heart", *more)["query"]["knn"]["dense"]
+    assert clause["filter"] == {
+        "bool": {
+            "filter": [
+                {"term": {"metadata.brand": {"value": "a"}}},
+                {"range": {"metadata.price": {"lt": 5}}},
+            ]
+        }
+    }
+    expression = printed(bpe, "milvus", "the heart", *more)["filter"]
+    assert 'm_brand == "a"' in expression
+    assert "m_price < 5.0" in expression
+
+
 def test_bodies_for_milvus(bpe: Packed) -> None:
     """As the REST interface v2 of Milvus 2.4 and newer reads them."""
     encoded = bpe.encoder.encode_query("the heart")
     ids, weights = encoded.sparse.row(0)
-    body = printed(bpe, "milvus", "the heart", "--index", "demo", "--filter", "m_year > 2000")
+    body = printed(
+        bpe, "milvus", "the heart", "--index", "demo", "--native-filter", "m_year > 2000"
+    )
     assert body["collectionName"] == "demo"
     assert body["rerank"] == {"strategy": "rrf", "params": {"k": 60}}
     dense, sparse = body["search"]
@@ -154,7 +182,13 @@ def test_bad_input(bpe: Packed, tiny_pack: Path, tmp_path: Path) -> None:
         ("does not join arms by min-max", ["--dsl", "milvus", "--fusion", "min-max"]),
         ("v1 of Milvus searches the dense", ["--dsl", "milvus", "--milvus-api", "v1"]),
         ("unknown REST interface 'v3'", ["--dsl", "milvus", "--milvus-api", "v3"]),
-        ("the filter is no JSON object", ["--dsl", "opensearch", "--filter", "brand = x"]),
+        (
+            "the native filter is no JSON object",
+            ["--dsl", "opensearch", "--native-filter", "brand = x"],
+        ),
+        ("the filter is not JSON", ["--dsl", "opensearch", "--filter", "brand = x"]),
+        ("no metadata field 'brand'", ["--dsl", "milvus", "--filter", '{"exists": "brand"}']),
+        ("both --filter and", ["--dsl", "milvus", "--filter", "{}", "--native-filter", "x"]),
         ("unknown fusion 'sum'", ["--dsl", "opensearch", "--fusion", "sum"]),
         ("no instruction 'nobody'", ["--dsl", "opensearch", "--instruction", "nobody"]),
     ]

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from steelyard.cli.options import PackOption
+from steelyard.cli.options import FilterOption, MetadataOption, PackOption
 from steelyard.cli.output import JsonOption, status, write_json
 from steelyard.errors import EngineError, InputError
 
 if TYPE_CHECKING:
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.plugin.engine import Generation
+    from steelyard.plugin.filters import Filter
     from steelyard.plugin.fusion import Fusion
 
 DSLS = ("opensearch", "milvus")
@@ -41,9 +42,11 @@ def query(
         str | None, typer.Option(help="min-max or rrf; default: the pack's.")
     ] = None,
     instruction: Annotated[str | None, typer.Option(help="Name of the pack's table.")] = None,
-    filter: Annotated[
+    filter: FilterOption = None,
+    metadata: MetadataOption = "",
+    native_filter: Annotated[
         str | None,
-        typer.Option(help="Condition in the engine's own language, applied inside each arm."),
+        typer.Option(help="Instead of --filter: a condition in the engine's own language."),
     ] = None,
     milvus_api: Annotated[
         str, typer.Option("--milvus-api", help="REST interface: v2, or v1 of Milvus 2.3.")
@@ -56,6 +59,8 @@ def query(
 ) -> None:
     """Print the request body of a search: for services in Java, Go or anything else."""
     from steelyard.encoders.query.encoder import QueryEncoder
+    from steelyard.indexer.metadata_fields import parse_fields
+    from steelyard.plugin.filter_json import parse_filter
     from steelyard.plugin.fusion import Fusion
 
     if dsl not in DSLS:
@@ -80,6 +85,10 @@ def query(
     encoded = encoder.encode_query(text, instruction=instruction)
     if encoded.truncated[0]:
         status.print("  the query was cut to the pack's limit", markup=False)
+    if filter is not None and native_filter is not None:
+        raise InputError("both --filter and --native-filter", "one of them says it")
+    parsed = None if filter is None else parse_filter(filter)
+    fields = parse_fields(metadata) if generation is None else generation.fields
     method = Fusion.of_pack(encoder.metadata.fusion, fusion)
     names = {} if generation is None else generation.columns
     shared: dict[str, Any] = {
@@ -91,9 +100,12 @@ def query(
     }
     if dsl == "opensearch":
         from steelyard.plugin.opensearch.dsl import opensearch_request
+        from steelyard.plugin.opensearch.filter import opensearch_filter
         from steelyard.plugin.vocabulary import TermKeys
 
-        condition = None if filter is None else _json_condition(filter)
+        condition = None if native_filter is None else _json_condition(native_filter)
+        if parsed is not None:
+            condition = opensearch_filter(parsed, fields, _paths(generation))
         keys = TermKeys(encoder.tokenizer)
         body = opensearch_request(encoded, keys, method, condition=condition, **shared)
         path = f"/{name}/_search"
@@ -106,7 +118,7 @@ def query(
             encoded,
             name,
             method,
-            condition=filter or "",
+            condition=native_filter or _milvus_condition(parsed, generation, fields, to),
             api=milvus_api,
             output=_shown(columns, generation),
             **shared,
@@ -139,6 +151,29 @@ def _alias(to: str) -> str:
     return parse_url(to).alias
 
 
+def _paths(generation: Generation | None) -> dict[str, str] | None:
+    """Where an adopted index has the metadata fields; None is where Steelyard puts them."""
+    if generation is None or not generation.columns:
+        return None
+    return {name: generation.columns.get(name, name) for name in generation.fields}
+
+
+def _milvus_condition(
+    filter: Filter | None, generation: Generation | None, fields: dict[str, str], to: str | None
+) -> str:
+    from steelyard.plugin.engine import Generation as Template
+    from steelyard.plugin.milvus.filter import milvus_expression
+    from steelyard.plugin.milvus.layout import own_layout
+
+    if generation is not None and generation.columns:
+        if filter is not None:
+            raise InputError("an adopted collection has columns of its own", "use --native-filter")
+        return ""
+    template = Template("any", "", "", "", "", 0, 0, 1.0, fields)
+    layout = own_layout(template, lite=bool(to) and str(to).startswith("milvus-lite"))
+    return milvus_expression(filter, layout)
+
+
 def _json_condition(text: str) -> dict[str, Any]:
     try:
         value = json_module.loads(text)
@@ -146,8 +181,8 @@ def _json_condition(text: str) -> dict[str, Any]:
         value = None
     if not isinstance(value, dict):
         raise InputError(
-            "the filter is no JSON object",
-            """OpenSearch takes a query: --filter '{"term": {"metadata.brand": "x"}}'""",
+            "the native filter is no JSON object",
+            """OpenSearch takes a query: --native-filter '{"term": {"metadata.brand": "x"}}'""",
         )
     return value
 

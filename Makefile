@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test figures figures-llm lint format clean
+.PHONY: demo test figures figures-engines figures-llm lint format clean
 
 demo: .venv/.demo
 	$(BIN)/steelyard demo
@@ -24,6 +24,22 @@ figures-llm: .venv/.dev
 	$(BIN)/steelyard bench query --pack demo/llm --precision bfloat16 --json docs/figures/llm-query.json
 	$(BIN)/steelyard bench table --model $(LLM) --json docs/figures/llm-table.json
 	$(BIN)/steelyard bench documents examples/scifact-1000 --model $(LLM) --count 32 --max-length 256 --json docs/figures/llm-documents.json
+
+# What engines do with our layer on top. Start them first, each in a terminal of its own:
+# `steelyard dev opensearch` and `steelyard dev milvus` (about 20 minutes on 2 cores).
+OPENSEARCH := opensearch://localhost:9200/figures
+MILVUS := milvus://localhost:19530/figures
+PAIR := dense=$(MILVUS)_pair,sparse=$(OPENSEARCH)_pair
+FIGURES := --pack demo/pack
+figures-engines: .venv/.dev demo/pack
+	$(BIN)/steelyard bench bulk examples/scifact $(FIGURES) --to $(OPENSEARCH) --json docs/figures/bulk-opensearch.json
+	$(BIN)/steelyard bench bulk examples/scifact $(FIGURES) --to $(MILVUS) --json docs/figures/bulk-milvus.json
+	$(BIN)/steelyard index examples/scifact $(FIGURES) --to $(OPENSEARCH)
+	$(BIN)/steelyard index examples/scifact $(FIGURES) --to '$(PAIR)'
+	$(BIN)/steelyard bench search examples/scifact $(FIGURES) --to $(OPENSEARCH) --json docs/figures/search-opensearch.json
+	$(BIN)/steelyard bench search examples/scifact $(FIGURES) --to '$(PAIR)' --json docs/figures/search-pair.json
+	$(BIN)/steelyard bench recall examples/scifact $(FIGURES) --to $(OPENSEARCH) --json docs/figures/recall-opensearch.json
+	$(BIN)/steelyard bench recall examples/scifact $(FIGURES) --to $(MILVUS) --json docs/figures/recall-milvus.json
 
 demo/pack: .venv/.demo
 	$(BIN)/steelyard demo

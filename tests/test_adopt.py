@@ -31,10 +31,12 @@ def encoded(small: Small) -> EncodedDocuments:
     return read_shard(made.shards / made.manifest.shards[0].name)
 
 
-def collection(path: Path, content: EncodedDocuments, vectors: Any) -> None:
+def collection(
+    path: Path, content: EncodedDocuments, vectors: Any, metric: str = "COSINE"
+) -> None:
     """As a team might have filled it: numbers as keys, names of its own, more than we need."""
     client = MilvusClient(str(path))
-    client.create_collection("theirs", dimension=content.dense.shape[1], metric_type="COSINE")
+    client.create_collection("theirs", dimension=content.dense.shape[1], metric_type=metric)
     rows = [
         {
             "id": number,
@@ -90,7 +92,22 @@ def test_vectors_of_another_model_are_refused(small: Small, tmp_path: Path) -> N
     fails(2, "stores no texts to compare by", *command)
     fails(2, "cannot read --column 'title'", *command, "--column", "title")
     fails(4, "no collection 'nobody'", "adopt", "nobody", *command[2:])
-    ok(*command, "--verify", 0)
+    ok(*command, *COLUMNS, "--verify", 0)
+    engine = open_engine(url)
+    stamped = engine.resolve()
+    engine.close()
+    assert stamped is not None
+    fails(3, "are not the pack's", *command, *COLUMNS)
+    engine = open_engine(url)
+    assert engine.resolve() == stamped  # a look that fails changes nothing
+    engine.close()
+
+
+def test_vectors_that_are_not_of_length_one(small: Small, tmp_path: Path) -> None:
+    content, path = encoded(small), tmp_path / "long.db"
+    collection(path, content, content.dense * 3, metric="IP")
+    command = ["adopt", "theirs", "--pack", small.pack, "--to", f"milvus-lite://{path}?name=docs"]
+    fails(3, "are not of length 1 but 3.000 to 3.000", *command, *COLUMNS)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.engine import Engine, Generation
 from steelyard.plugin.packs import open_packs
 from steelyard.plugin.search.answer import Answer
+from steelyard.plugin.search.arm_threads import ArmThreads
 from steelyard.plugin.search.current import CurrentGeneration
 from steelyard.plugin.searcher import Searcher
 from steelyard.plugin.urls import open_engine
@@ -206,7 +207,8 @@ def test_the_alias_is_read_again_after_five_seconds(tiny_encoder: QueryEncoder) 
     engine, now = MemoryEngine(), [100.0]
     documents = encoded(tiny_encoder, [Document(f"d{i}", t) for i, t in enumerate(TEXTS)])
     first = engine.add(documents, tiny_encoder)
-    with Searcher(tiny_encoder, engine) as searcher, ThreadPoolExecutor(2) as threads:
+    threads = ArmThreads()
+    with Searcher(tiny_encoder, engine) as searcher:
         packs = searcher._current._packs
         current = CurrentGeneration(engine, packs, threads, clock=lambda: now[0])
         assert current.get(Deadline(None)).generation == first
@@ -218,3 +220,4 @@ def test_the_alias_is_read_again_after_five_seconds(tiny_encoder: QueryEncoder) 
         engine.faults.failing = {"resolve"}
         with pytest.raises(EngineError, match="resolve is out of order"):
             CurrentGeneration(engine, packs, threads).get(Deadline(None))
+    threads.close(wait=True)

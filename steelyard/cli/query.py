@@ -69,6 +69,8 @@ def query(
         raise InputError(f"unknown arm {arm!r}", f"choose one of {', '.join(ARMS)}")
     if (to is None) == (index is None):
         raise InputError("say --to URL, or --index NAME", "--index asks no engine")
+    if to is not None:
+        _check_url(to, dsl)
     if k > candidates and arm == "hybrid":
         raise InputError(f"{k} hits of {candidates} candidates", "raise --candidates")
     encoder = QueryEncoder.load(pack)
@@ -143,6 +145,19 @@ def _generation(encoder: QueryEncoder, to: str) -> Generation:
         raise EngineError(f"no index {engine.alias!r} in this engine", "make one, or say --index")
     check_spaces(encoder, generation)
     return generation
+
+
+def _check_url(to: str, dsl: str) -> None:
+    from steelyard.plugin.urls import parse_url, split_pair
+
+    if split_pair(to):
+        raise InputError(
+            "a request goes to one engine, and this is a pair",
+            f"name its {dsl} half, with --arm dense or --arm sparse",
+        )
+    scheme = parse_url(to).scheme
+    if not scheme.startswith(dsl):
+        raise InputError(f"--dsl {dsl} for an engine of {scheme!r}", "they must fit each other")
 
 
 def _alias(to: str) -> str:

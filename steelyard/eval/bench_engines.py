@@ -68,7 +68,7 @@ def bench_bulk(
                         arms=arms,
                         arms_elsewhere=tuple({DENSE, SPARSE} - set(arms)),
                     )
-                    engine.create(generation)
+                    _create(engine, generation)
                     try:
                         send = (
                             _ours(engine, generation, batches)
@@ -102,14 +102,21 @@ def _arms_held(engine: Engine, template: Generation) -> tuple[str, ...]:
         elsewhere = tuple({DENSE, SPARSE} - set(arms))
         try:
             generation = replace(probe, arms=arms, arms_elsewhere=elsewhere)
-            engine.create(generation)
-        except EngineError:
-            if arms == (DENSE,):
+            _create(engine, generation)
+        except EngineError as error:
+            if "no sparse vectors" not in error.message:
                 raise
             continue
         engine.drop(generation)
         return arms
     raise AssertionError("one of the two was returned or raised")
+
+
+def _create(engine: Engine, generation: Generation) -> None:
+    """An empty generation; one that a killed run has left is removed first."""
+    if any(found.name == generation.name for found in engine.generations()):
+        engine.drop(generation)
+    engine.create(generation)
 
 
 def _ours(
@@ -274,7 +281,7 @@ def bench_recall(
     }
     with ExitStack() as stack:
         stack.callback(engine.close)
-        engine.create(generation)
+        _create(engine, generation)
         stack.callback(engine.drop, generation)
         with progress.stage("load", len(vectors)) as advance:
             for batch in _numbered(vectors, generation.vocabulary_size):

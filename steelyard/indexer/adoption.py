@@ -20,6 +20,9 @@ MIN_COSINE = 0.98
 """Of a stored vector and the pack's encoder's own for the same text: below it, another space."""
 
 
+_LENGTH_ERROR = 5e-3
+
+
 @dataclass(frozen=True, slots=True)
 class AdoptionReport:
     """What was adopted.
@@ -62,7 +65,8 @@ def adopt_index(
 
     Raises:
         EngineError: the engine cannot adopt, or the index is not as described.
-        PackMismatchError: the stored vectors are not the encoder's; the alias stays as it was.
+        PackMismatchError: the stored vectors are not the encoder's, or not of length 1; nothing is
+            changed.
     """
     if not isinstance(engine, Adopts):
         raise EngineError("this engine adopts nothing", "OpenSearch and Milvus do")
@@ -79,8 +83,7 @@ def adopt_index(
         arms=(DENSE,),
         columns=columns,
     )
-    stamped = engine.adopt(asked)
-    index = engine.open(stamped)
+    index = engine.examine(asked)
     cosines = None
     if verify:
         with progress.stage("compare with the document encoder", verify) as advance:
@@ -94,6 +97,7 @@ def adopt_index(
                 "adopt it with a pack of the model, prompt and maximum length that made them",
             )
         verify = len(found)
+    stamped = engine.adopt(asked)
     engine.publish(stamped)
     return AdoptionReport(stamped, index.count(), verify, cosines)
 
@@ -116,6 +120,13 @@ def _cosines(
     again = open_encoder().encode_document([found.document.content for found in readable]).dense
     if again is None:
         raise InputError("the pack's document encoder makes no dense vectors")
-    vectors = l2_normalise(np.array([found.dense for found in readable], np.float32))
+    vectors = np.array([found.dense for found in readable], np.float32)
+    lengths = np.linalg.norm(vectors, axis=1)
+    if np.abs(lengths - 1).max() > _LENGTH_ERROR:
+        raise PackMismatchError(
+            f"the vectors of {index.generation.name} are not of length 1 but {lengths.min():.3f} "
+            f"to {lengths.max():.3f}, and compared by inner product",
+            "store them normalised, or index them by COSINE",
+        )
     products: np.ndarray = np.einsum("nd,nd->n", vectors, again)
     return products

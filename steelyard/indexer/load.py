@@ -83,6 +83,11 @@ def load_shards(
         count = engine.open(current).count()
         if count == manifest.encoded:
             progress.say(f"{engine.alias} already holds exactly this: {current.name}")
+            if current.pack_id != pack.pack_id:
+                progress.say(
+                    f"it was made with {current.pack_id}, of the same spaces: {pack.pack_id} "
+                    "searches it as it is"
+                )
             return LoadReport(current.name, count, 0, True, [])
     dropped = _drop_unpublished(engine, current, progress)
     moment = now().strftime("%Y%m%d%H%M%S")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from steelyard.plugin.engine import Candidates, Generation, Queries, StoredDocument
+from steelyard.plugin.engine import Candidates, Generation, Queries, SearchIndex, StoredDocument
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.fusion import Fusion
 from steelyard.plugin.text_match import TextMatch
@@ -52,6 +52,13 @@ class FusesArms(Protocol):
 @runtime_checkable
 class Adopts(Protocol):
     """An engine that can take over an index of vectors that someone else wrote."""
+
+    def examine(self, generation: Generation) -> SearchIndex:
+        """The index ``generation.name`` as ``adopt`` would take it; nothing is changed.
+
+        Raises:
+            EngineError: as ``adopt``.
+        """
 
     def adopt(self, generation: Generation) -> Generation:
         """Stamp the existing index ``generation.name``; ``publish`` then points the alias to it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from steelyard.plugin.engine import Engine
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.packs import OnePack, Packs, open_packs
 from steelyard.plugin.search.answer import Answer
+from steelyard.plugin.search.arm_threads import ArmThreads
 from steelyard.plugin.search.current import RESOLVE_SECONDS, Current, CurrentGeneration
 from steelyard.plugin.search.drive import drive_async
 from steelyard.plugin.search.recency import Recency
@@ -57,9 +58,11 @@ class AsyncSearcher:
         self.settings = SearchSettings(**settings)
         set_text_match(engine, text_match)
         packs = OnePack(queries) if isinstance(queries, QueryEncoder) else queries
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="steelyard-arm")
+        self._threads = ArmThreads()
+        self._pool = ThreadPoolExecutor(_THREADS, "steelyard-tasks")
         self._current = CurrentGeneration(engine, packs, self._threads, resolve_every)
         self._opened: tuple[Current, AsyncSearchIndex] | None = None
+        self._opening: tuple[Current, asyncio.Task[AsyncSearchIndex]] | None = None
 
     @classmethod
     async def open(cls, pack: str | Path, url: str, **settings: Any) -> AsyncSearcher:
@@ -73,7 +76,7 @@ class AsyncSearcher:
             engine.close()
             raise
         try:
-            await searcher._index(await searcher._now(Deadline(None)))
+            await searcher._index(await searcher._now(Deadline(None)), Deadline(None))
         except BaseException:
             await searcher.close()
             raise
@@ -87,7 +90,8 @@ class AsyncSearcher:
 
     async def close(self) -> None:
         """Release threads and the engine."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close(wait=False)
+        self._pool.shutdown(wait=False, cancel_futures=True)
         if isinstance(self.engine, OpensAsync):
             await self.engine.close_async()
         await asyncio.to_thread(self.engine.close)
@@ -131,7 +135,7 @@ class AsyncSearcher:
     async def _answer(
         self, request: Request, current: Current, deadline: Deadline, started: float
     ) -> Answer:
-        index = await self._index(current)
+        current, index = await self._index(current, deadline)
         check_abilities(index, request, self.settings)
         plan = answer_plan(request, self.settings, current, started)
         return await drive_async(plan, index, deadline)
@@ -141,14 +145,34 @@ class AsyncSearcher:
             return self._current.get(deadline)
         return await asyncio.to_thread(self._current.get, deadline)
 
-    async def _index(self, current: Current) -> AsyncSearchIndex:
+    async def _index(
+        self, current: Current, deadline: Deadline
+    ) -> tuple[Current, AsyncSearchIndex]:
+        """The generation opened in this loop, once for all tasks.
+
+        While it cannot be opened, or not in time, the one that is open goes on.
+        """
         opened = self._opened
-        if opened is None or opened[0].index is not current.index:
-            index: AsyncSearchIndex
-            if isinstance(self.engine, OpensAsync):
-                vocabulary = current.queries.tokenizer
-                index = await self.engine.open_async(current.generation, vocabulary)
-            else:
-                index = ThreadedIndex(current.index, self._threads)
-            opened = self._opened = (current, index)
-        return opened[1]
+        if opened is not None and opened[0].index is current.index:
+            return current, opened[1]
+        if self._opening is None or self._opening[0].index is not current.index:
+            self._opening = (current, asyncio.ensure_future(self._open(current)))
+        opening = self._opening[1]
+        try:
+            index = await asyncio.wait_for(asyncio.shield(opening), deadline.left(0.5))
+        except (EngineError, asyncio.TimeoutError) as error:
+            if opening.done():
+                self._opening = None
+            late = isinstance(error, asyncio.TimeoutError)
+            why = deadline.missed(f"opening {current.generation.name}") if late else error
+            if opened is None:
+                raise why from None
+            return replace(opened[0], behind=str(why)), opened[1]
+        self._opened, self._opening = (current, index), None
+        return current, index
+
+    async def _open(self, current: Current) -> AsyncSearchIndex:
+        if isinstance(self.engine, OpensAsync):
+            vocabulary = current.queries.tokenizer
+            return await self.engine.open_async(current.generation, vocabulary)
+        return ThreadedIndex(current.index, self._pool)

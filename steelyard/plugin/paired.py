@@ -8,6 +8,7 @@ lead lacks does not exist, so a hit of the follower alone is dropped.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,7 +61,7 @@ class PairedEngine:
                 "use one name in both URLs",
             )
         self._follower, self._lead = dense, sparse
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="steelyard-pair")
+        self._threads = ThreadPoolExecutor(32, thread_name_prefix="steelyard-pair")
 
     @property
     def alias(self) -> str:
@@ -152,7 +153,7 @@ class PairedEngine:
         dense = self._follower.open(_part(generation, DENSE), vocabulary)
         sparse = self._lead.open(_part(generation, SPARSE), vocabulary)
         _check_same(dense.generation, sparse.generation)
-        return PairedIndex(_whole(sparse.generation), dense, sparse)
+        return PairedIndex(_whole(sparse.generation), dense, sparse, self._threads)
 
     async def open_async(
         self, generation: Generation, vocabulary: Vocabulary | None = None
@@ -182,14 +183,24 @@ class PairedEngine:
     ) -> AsyncSearchIndex:
         if isinstance(engine, OpensAsync):
             return await engine.open_async(part, vocabulary)
-        return ThreadedIndex(engine.open(part, vocabulary), self._threads)
+        opened = await asyncio.to_thread(engine.open, part, vocabulary)
+        return ThreadedIndex(opened, self._threads)
 
 
 class PairedIndex:
     """One generation in two engines, open for reading."""
 
-    def __init__(self, generation: Generation, dense: SearchIndex, sparse: SearchIndex) -> None:
-        self.generation = generation
+    lead_arm = SPARSE
+    """What the arm of the lead returns exists; of other hits the lead has to be asked."""
+
+    def __init__(
+        self,
+        generation: Generation,
+        dense: SearchIndex,
+        sparse: SearchIndex,
+        threads: ThreadPoolExecutor,
+    ) -> None:
+        self.generation, self._threads = generation, threads
         self.follower, self.lead = dense, sparse
         self.dense: Arm[DenseVectors] = dense.dense
         self.sparse: Arm[SparseVectors] = sparse.sparse
@@ -207,10 +218,11 @@ class PairedIndex:
         timeout: float | None = None,
     ) -> Mapping[str, StoredDocument]:
         """Documents that the lead has; their vectors from the follower."""
-        found = self.lead.get(ids, terms=terms, timeout=timeout)
         if not vectors:
-            return found
-        return _joined(found, self.follower.get(ids, vectors=True, timeout=timeout))
+            return self.lead.get(ids, terms=terms, timeout=timeout)
+        later = self._threads.submit(self.follower.get, ids, vectors=True, timeout=timeout)
+        found = self.lead.get(ids, terms=terms, timeout=timeout)
+        return _joined(found, later.result())
 
     def count(self) -> int:
         """Number of documents of the lead."""
@@ -239,6 +251,7 @@ class AsyncPairedIndex:
         self, generation: Generation, dense: AsyncSearchIndex, sparse: AsyncSearchIndex
     ) -> None:
         self.generation = generation
+        self.lead_arm = SPARSE
         self._follower, self._lead = dense, sparse
         self.dense: AsyncArm[DenseVectors] = dense.dense
         self.sparse: AsyncArm[SparseVectors] = sparse.sparse
@@ -256,10 +269,13 @@ class AsyncPairedIndex:
         timeout: float | None = None,
     ) -> Mapping[str, StoredDocument]:
         """See ``PairedIndex.get``."""
-        found = await self._lead.get(ids, terms=terms, timeout=timeout)
         if not vectors:
-            return found
-        return _joined(found, await self._follower.get(ids, vectors=True, timeout=timeout))
+            return await self._lead.get(ids, terms=terms, timeout=timeout)
+        found, dense = await asyncio.gather(
+            self._lead.get(ids, terms=terms, timeout=timeout),
+            self._follower.get(ids, vectors=True, timeout=timeout),
+        )
+        return _joined(found, dense)
 
 
 def _whole(part: Generation) -> Generation:
@@ -292,6 +308,7 @@ def _joined(
 ) -> dict[str, StoredDocument]:
     return {
         identifier: replace(document, dense=vectors[identifier].dense)
-        for identifier, document in documents.items()
         if identifier in vectors
+        else document
+        for identifier, document in documents.items()
     }

@@ -7,8 +7,8 @@ between threads and an event loop.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -152,7 +152,18 @@ def rank(
     """Both vector arms of many queries, in threads: see ``ranking_plan``."""
     method = Method(fusion, candidates, filter=filter, feedback=feedback)
     plan = ranking_plan(queries, [""] * len(queries), method)
-    return drive(plan, index, threads, Deadline(None)).each
+    return drive(plan, index, _OnePool(threads), Deadline(None)).each
+
+
+@dataclass(frozen=True, slots=True)
+class _OnePool:
+    """One pool for all kinds of questions: nobody waits here for a deadline."""
+
+    pool: ThreadPoolExecutor
+
+    def submit(self, kind: str, ask: Callable[..., T], *arguments: Any) -> Future[T]:
+        del kind
+        return self.pool.submit(ask, *arguments)
 
 
 def feedback_queries(
@@ -178,9 +189,11 @@ def refined_queries(
         best = ranking.ids[:depth]
         if not best or not refined[row].any():
             continue
-        known = [i for i, identifier in enumerate(best) if identifier in stored]
-        vectors = np.array([stored[best[i]].dense for i in known])
-        refined[row] = refine(refined[row], vectors, ranking.scores[known])
+        found = [(i, stored[one].dense) for i, one in enumerate(best) if one in stored]
+        known = [(i, dense) for i, dense in found if dense is not None]
+        vectors = np.array([dense for _, dense in known])
+        scores = ranking.scores[[i for i, _ in known]]
+        refined[row] = refine(refined[row], vectors, scores)
     return refined
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from steelyard.plugin.filters import Filter
 from steelyard.plugin.fusion import Fusion
 from steelyard.plugin.packs import OnePack, Packs, open_packs
 from steelyard.plugin.search.answer import Answer, ArmHit, Explanation, Hit, TermMatch
+from steelyard.plugin.search.arm_threads import ArmThreads
 from steelyard.plugin.search.current import RESOLVE_SECONDS, Current, CurrentGeneration
 from steelyard.plugin.search.drive import drive
 from steelyard.plugin.search.recency import Recency
@@ -33,9 +33,6 @@ __all__ = [
     "Searcher",
     "TermMatch",
 ]
-
-_THREADS = 16
-"""Enough that a few arms that hang until their own time-out keep nobody waiting."""
 
 
 class Searcher:
@@ -72,7 +69,7 @@ class Searcher:
         )
         set_text_match(engine, text_match)
         packs = OnePack(queries) if isinstance(queries, QueryEncoder) else queries
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="steelyard-arm")
+        self._threads = ArmThreads()
         self._current = CurrentGeneration(engine, packs, self._threads, resolve_every)
 
     @classmethod
@@ -112,7 +109,7 @@ class Searcher:
 
     def close(self) -> None:
         """Release threads and the engine."""
-        self._threads.shutdown(wait=self.settings.deadline is None, cancel_futures=True)
+        self._threads.close(wait=self.settings.deadline is None)
         self.engine.close()
 
     def index(self) -> SearchIndex:

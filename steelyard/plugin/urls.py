@@ -108,10 +108,9 @@ def open_engine(
         InputError: an unknown scheme; the known ones are listed.
         EngineError: it cannot be reached.
     """
-    pair = _PAIR.fullmatch(url)
+    pair = split_pair(url)
     if pair:
-        dense, sparse = (pair["dense"] or pair[4]), (pair["sparse"] or pair[3])
-        return _open_pair(dense, sparse, must_exist, vocabulary)
+        return _open_pair(*pair, must_exist, vocabulary)
     parsed = parse_url(url)
     return _opener(parsed.scheme, url)(parsed, must_exist, vocabulary)
 
@@ -133,6 +132,18 @@ def _open_pair(dense: str, sparse: str, must_exist: bool, vocabulary: Vocabulary
         raise
 
 
+def _shown(url: str) -> str:
+    """What of a text that is no URL may be shown: it may hold a login."""
+    before = url.split("://")[0]
+    return "..." if "@" in before else before[:80]
+
+
+def split_pair(url: str) -> tuple[str, str] | None:
+    """The URLs of the dense and the sparse engine of a pair; None for one engine."""
+    pair = _PAIR.fullmatch(url)
+    return (pair["dense"] or pair[4], pair["sparse"] or pair[3]) if pair else None
+
+
 def _opener(scheme: str, url: str) -> OpenEngine:
     if scheme in _BUILT_IN:
         module, _, name = _BUILT_IN[scheme].partition(":")
@@ -142,7 +153,7 @@ def _opener(scheme: str, url: str) -> OpenEngine:
     if scheme not in found:
         known = ", ".join(sorted({*_BUILT_IN, *found}))
         raise InputError(
-            f"no engine for {scheme or url!r}",
+            f"no engine for {scheme or _shown(url)!r}",
             f"known: {known}; for example opensearch://host:9200/NAME, "
             "milvus-lite:///path/to/file.db?name=NAME",
         )

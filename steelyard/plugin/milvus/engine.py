@@ -229,6 +229,23 @@ class MilvusEngine:
         ``generation.columns`` is silent are those of our names; the dense one is found by itself
         where there is only one column of vectors.
         """
+        stamped, _ = self._surveyed(generation)
+        self.connection.call(
+            f"adopt {stamped.name}",
+            "alter_collection_properties",
+            stamped.name,
+            {PROPERTY: stamped.to_json()},
+        )
+        return stamped
+
+    def examine(self, generation: Generation) -> MilvusIndex:
+        """The collection as ``adopt`` would take it, loaded into memory: see ``Adopts``."""
+        stamped, layout = self._surveyed(generation)
+        self._load(stamped.name)
+        return MilvusIndex(self.connection, stamped, layout)
+
+    def _surveyed(self, generation: Generation) -> tuple[Generation, Layout]:
+        """Which column of someone else's collection is what."""
         name = generation.name
         action = f"adopt {name}"
         self.resolve()
@@ -238,19 +255,15 @@ class MilvusEngine:
         if self._names.fullmatch(name) and PROPERTY in description.properties:
             raise EngineError(f"{name} was written by Steelyard", "there is nothing to adopt")
         stamped = adopted(generation, description)
-        adopted_layout(stamped, description, self._dense_index(stamped, action))
-        self.connection.call(
-            action, "alter_collection_properties", name, {PROPERTY: stamped.to_json()}
-        )
-        return stamped
+        layout = adopted_layout(stamped, description, self._dense_index(stamped, action))
+        return stamped, layout
+
+    def _load(self, name: str) -> None:
+        seconds = None if self._lite else _LONG
+        self.connection.call(f"load {name}", "load_collection", name, attempt_seconds=seconds)
 
     def _loaded(self, generation: Generation) -> MilvusIndex:
-        self.connection.call(
-            f"load {generation.name}",
-            "load_collection",
-            generation.name,
-            attempt_seconds=None if self._lite else _LONG,
-        )
+        self._load(generation.name)
         return MilvusIndex(self.connection, generation, self._layout(generation))
 
     def _layout(self, generation: Generation) -> Layout:

@@ -25,6 +25,7 @@ from steelyard.plugin.opensearch.bulk import delete_items, document_items, send
 from steelyard.plugin.opensearch.cluster.attach import attach_pipeline, refuse_without_pack
 from steelyard.plugin.opensearch.connection import Connection
 from steelyard.plugin.opensearch.index import OpenSearchIndex
+from steelyard.plugin.opensearch.layout import Layout
 from steelyard.plugin.opensearch.mapping import (
     Described,
     adopted_meta,
@@ -205,6 +206,21 @@ class OpenSearchEngine:
             EngineError: no such index, no such column, another dimension, vectors that are not of
                 length 1, or a name that is an alias; nothing is changed.
         """
+        stamped, layout, mappings = self._surveyed(generation)
+        name = stamped.name
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        meta = adopted_meta(mappings, stamped, layout, self._keys, now)
+        self._connection.request(f"describe {name}", "PUT", f"/{name}/_mapping", {"_meta": meta})
+        return stamped
+
+    def examine(self, generation: Generation) -> OpenSearchIndex:
+        """The index as ``adopt`` would take it: see ``Adopts``."""
+        stamped, layout, _ = self._surveyed(generation)
+        searches = Searches(stamped, layout, self._keys, self.text_match)
+        return OpenSearchIndex(self._connection, searches)
+
+    def _surveyed(self, generation: Generation) -> tuple[Generation, Layout, dict[str, Any]]:
+        """What of someone else's index is what, after a look at its vectors; and its mapping."""
         name = _index_name(generation)
         request = self._connection.request
         answer = request(f"look up {name}", "GET", f"/{name}", missing_ok=True)
@@ -231,10 +247,7 @@ class OpenSearchEngine:
         stamped, layout = survey(name, mappings, answer[name].get("settings") or {}, generation)
         if "dense" in stamped.arms:
             self._connection.run(check_sample(name, layout, stamped.dims))
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        meta = adopted_meta(mappings, stamped, layout, self._keys, now)
-        request(f"describe {name}", "PUT", f"/{name}/_mapping", {"_meta": meta})
-        return stamped
+        return stamped, layout, mappings
 
     def close(self) -> None:
         """Let go of connections; those of event loops by ``close_async``."""

@@ -6,14 +6,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, replace
 
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import EngineError, PackError, SteelyardError
 from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.engine import Engine, Generation, SearchIndex
 from steelyard.plugin.packs import Packs
+from steelyard.plugin.search.drive import Threads
 
 RESOLVE_SECONDS = 5.0
 """A searcher asks for the alias's generation at most this often, unless a search fails."""
@@ -54,7 +55,7 @@ class CurrentGeneration:
         self,
         engine: Engine,
         packs: Packs,
-        threads: ThreadPoolExecutor,
+        threads: Threads,
         every: float = RESOLVE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -90,7 +91,7 @@ class CurrentGeneration:
                 raise
             _log.warning("%s cannot be resolved, searching %s: %s",
                          self._engine.alias, current.generation.name, error)  # fmt: skip
-            return self._current or current
+            return replace(self._current or current, behind=str(error))
 
     def newer_than(self, current: Current, deadline: Deadline) -> Current | None:
         """After a failed search: the generation to search instead; None if it is the same."""
@@ -104,7 +105,7 @@ class CurrentGeneration:
         """Read the alias, or join the thread that does."""
         with self._lock:
             if self._reading is None or self._reading.done():
-                self._reading = self._threads.submit(self._resolve)
+                self._reading = self._threads.submit("alias", self._resolve)
             reading = self._reading
         wait([reading], deadline.left(share))
         if not reading.done():

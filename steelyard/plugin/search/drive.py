@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, wait
+from typing import Any, Protocol, TypeVar
 
 from steelyard.errors import EngineError
 from steelyard.plugin.deadline import Deadline
@@ -14,10 +14,17 @@ from steelyard.plugin.search.calls import Call
 T = TypeVar("T")
 
 
+class Threads(Protocol):
+    """Where questions are asked."""
+
+    def submit(self, kind: str, ask: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Ask in a thread for this kind of question."""
+
+
 def drive(
     plan: Generator[Sequence[Call], Sequence[Any], T],
     index: Any,
-    threads: ThreadPoolExecutor,
+    threads: Threads,
     deadline: Deadline,
 ) -> T:
     """The plan's result over a ``SearchIndex``.
@@ -51,28 +58,33 @@ async def drive_async(
         return result
 
 
-def _ask(
-    calls: Sequence[Call], index: Any, threads: ThreadPoolExecutor, deadline: Deadline
-) -> list[Any]:
+def _ask(calls: Sequence[Call], index: Any, threads: Threads, deadline: Deadline) -> list[Any]:
     if deadline.seconds is None:
         # One of them is asked by this thread, which would only wait.
-        later = [threads.submit(_ask_one, call, index, None) for call in calls[1:]]
-        first = _ask_one(calls[0], index, None)
+        later = [threads.submit(call.name, _ask_one, call, index, deadline) for call in calls[1:]]
+        first = _ask_one(calls[0], index, deadline)
         return [first, *(future.result() for future in later)]
-    futures: list[Future[Any]] = []
+    futures = []
     for call in calls:
-        left = deadline.left(call.share)
-        futures.append(threads.submit(_ask_one, call, index, left))
+        step = Deadline(deadline.left(call.share))
+        futures.append(threads.submit(call.name, _ask_one, call, index, step))
     wait(futures, deadline.left(max(call.share for call in calls)))
-    return [
-        future.result() if future.done() else deadline.missed(call.name)
-        for call, future in zip(calls, futures, strict=True)
-    ]
+    answers: list[Any] = []
+    for call, future in zip(calls, futures, strict=True):
+        if future.done():
+            answers.append(future.result())
+        else:
+            future.cancel()  # one that has not begun never does
+            answers.append(deadline.missed(call.name))
+    return answers
 
 
-def _ask_one(call: Call, index: Any, timeout: float | None) -> Any:
+def _ask_one(call: Call, index: Any, step: Deadline) -> Any:
+    left = step.left()
+    if left == 0:
+        return step.missed(call.name)
     try:
-        return call.on(index, timeout)
+        return call.on(index, left)
     except EngineError as error:
         return error
 

@@ -63,6 +63,8 @@ class SearchSettings:
             )
         if self.deadline is not None and not 0 < self.deadline < float("inf"):
             raise InputError(f"a deadline of {self.deadline} seconds", "more than 0, or None")
+        if self.candidates is not None and self.candidates < 1:
+            raise InputError(f"{self.candidates} candidates", "1 or more, or None")
         known = (*VECTOR_ARMS, MATCH)
         unknown = [arm for arm in self.arms or () if arm not in known]
         if unknown or self.arms == () or len(set(self.arms or ())) != len(self.arms or ()):
@@ -114,6 +116,8 @@ class Request:
                 f"{current.generation.name} has no {' and no '.join(lacking) or 'vector'} arm",
                 f"it has: {', '.join(has)}",
             )
+        if self.feedback < 0:
+            raise InputError(f"feedback by {self.feedback} documents", "0 is off")
         if self.feedback and DENSE not in arms:
             raise InputError("feedback refines the dense arm, which is not searched")
         filters = [f for f in (settings.filter, self.filter) if f is not None]
@@ -181,6 +185,8 @@ def _hits_plan(
     if found is not None:
         # The lead engine decides what exists: a document that it lacks was deleted meanwhile.
         chosen = [i for i in chosen if i in found]
+    elif DOCUMENTS not in missing:
+        chosen = yield from _existing(chosen, ranking.arms, current, method, missing)
     explainer = None
     if request.explain and found is not None:
         explainer = Explainer(
@@ -236,6 +242,25 @@ def _looked_up(
         None if isinstance(found, EngineError) else found,
         {} if isinstance(highlights, EngineError) else highlights,
     )
+
+
+def _existing(
+    ids: list[str],
+    arms: Mapping[str, Candidates],
+    current: Current,
+    method: Method,
+    missing: dict[str, EngineError],
+) -> Plan[list[str]]:
+    """The ids that the lead of a pair has; those that its own arm returned are known to be."""
+    lead = getattr(current.index, "lead_arm", None)
+    if lead is None:
+        return ids
+    sure = set(arms[lead].ids) if lead in arms else set()
+    unsure = [i for i in ids if i not in sure]
+    if not unsure:
+        return ids
+    stored = yield from _fetched(Fetch(unsure, share=1.0), method, missing)
+    return ids if stored is None else [i for i in ids if i in sure or i in stored]
 
 
 def _fetched(

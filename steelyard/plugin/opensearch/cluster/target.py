@@ -48,7 +48,7 @@ def open_target(url: str) -> Iterator[Target]:
     parts = parse_url(url)
     if parts.scheme not in _TLS:
         raise InputError(
-            f"queries are encoded inside an OpenSearch only, not in {parts.scheme or url!r}",
+            f"queries are encoded inside an OpenSearch only, not in {parts.scheme or 'this'!r}",
             "write opensearch://host:9200/NAME; for a pair of engines, its OpenSearch",
         )
     settings = read_settings(parts.host, tls=_TLS[parts.scheme], environment=os.environ)

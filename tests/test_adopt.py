@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,9 +33,13 @@ def encoded(small: Small) -> EncodedDocuments:
     return read_shard(made.shards / made.manifest.shards[0].name)
 
 
-def collection(
-    path: Path, content: EncodedDocuments, vectors: Any, metric: str = "COSINE"
-) -> None:
+def collection(*arguments: Any, **named: Any) -> None:
+    """In a process of its own: the file belongs to one, and the commands need it."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as another:
+        another.submit(filled, *arguments, **named).result()
+
+
+def filled(path: Path, content: EncodedDocuments, vectors: Any, metric: str = "COSINE") -> None:
     """As a team might have filled it: numbers as keys, names of its own, more than we need."""
     client = MilvusClient(str(path))
     client.create_collection("theirs", dimension=content.dense.shape[1], metric_type=metric)

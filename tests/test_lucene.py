@@ -610,6 +610,8 @@ def test_ctrl_c_stays_pythons_and_the_environment_stays(filled: Engine) -> None:
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
+        # A run in the background has it ignored, and its children too.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "before = dict(os.environ)\n"
         "from tests.lucene_documents import generation, open_folder\n"
         "index = open_folder(Path(sys.argv[1])).open(generation())\n"

@@ -261,6 +261,27 @@ def test_a_second_process_is_told_whose_file_it_is(filled: Engine, tmp_path: Pat
     assert "belongs to one process at a time" in run.stderr
 
 
+def test_a_closed_file_is_free_for_other_processes(filled: Engine, tmp_path: Path) -> None:
+    url = f"milvus-lite://{tmp_path / 'engine.db'}?name=demo"
+    second = open_engine(url)
+    code = (
+        "from steelyard.plugin.urls import open_engine\n"
+        f"print(open_engine({url!r}).resolve().name)"
+    )
+
+    def other() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    filled.close()
+    assert second.resolve() is not None  # the first one's end is not the second one's
+    assert other().returncode
+    second.close()
+    second.close()
+    freed = other()
+    assert freed.stdout.strip() == generation().name, freed.stderr
+
+
 def test_an_index_of_someone_else_is_not_taken_for_ours(engine: Engine, tmp_path: Path) -> None:
     engine.close()
     from pymilvus import MilvusClient
@@ -421,6 +442,7 @@ def test_a_collection_of_someone_else_is_adopted(engine: Engine, tmp_path: Path)
     assert isinstance(ours, Adopts)
     asked = replace(generation("Theirs"), arms=("dense",), dims=0, fields={"colour": "keyword"})
     stamped = ours.adopt(asked)
+    ours.publish(stamped)
     assert ours.resolve() == stamped
     assert (stamped.dims, stamped.columns["dense"]) == (8, "vector")
     index = ours.open(stamped)

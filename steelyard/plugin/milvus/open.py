@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steelyard.errors import EngineError, InputError, needs_extra
+from steelyard.errors import EngineError, InputError
 from steelyard.plugin.engine import Engine
-from steelyard.plugin.milvus.connection import Connection, connect_server
+from steelyard.plugin.milvus.connection import connect_server
 from steelyard.plugin.milvus.engine import MilvusEngine, MilvusServerEngine
+from steelyard.plugin.milvus.lite_file import FileConnection
 from steelyard.plugin.milvus.settings import read_settings
 from steelyard.plugin.vocabulary import Vocabulary
 
@@ -50,12 +51,9 @@ def open_milvus_lite(url: EngineUrl, must_exist: bool, vocabulary: Vocabulary | 
         )
     if must_exist and not Path(path).exists():
         raise EngineError(f"no Milvus Lite file at {path}", "make one with 'steelyard index'")
-    with needs_extra("milvus"):
-        import milvus_lite  # noqa: F401
-        from pymilvus import MilvusClient
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     try:
-        connection = Connection(lambda: MilvusClient(path), path)
+        connection = FileConnection(path)
     except EngineError as error:
         raise EngineError(
             f"cannot open the Milvus Lite file {path}: {error.message}",

@@ -211,6 +211,16 @@ def test_incomplete_answers_are_no_answers(fake: Fake) -> None:
             index.dense.search(documents(1).dense, 3)
 
 
+@pytest.mark.parametrize("character", ["\n", "\r", "é"])
+def test_a_key_that_no_header_can_hold_is_not_shown(character: str) -> None:
+    environment = {"STEELYARD_OPENSEARCH_API_KEY": SECRET + character}
+    with pytest.raises(InputError, match=r"STEELYARD_OPENSEARCH_API_KEY has a char") as caught:
+        read_settings("localhost", tls=False, environment=environment)
+    assert SECRET not in str(caught.value)
+    with pytest.raises(InputError):
+        Settings("localhost", api_key=SECRET + character)
+
+
 def test_logins(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"opensearch://127.0.0.1:{fake.port}/demo"
     monkeypatch.setenv("STEELYARD_OPENSEARCH_USER", "ann")

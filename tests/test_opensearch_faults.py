@@ -190,8 +190,25 @@ def test_only_the_busy_items_are_sent_again(fake: Fake) -> None:
     fake.answer = writing(
         lambda method, path, body: (200, {"items": [item] * (body.count("\n") // 2)})
     )
-    with pytest.raises(EngineError, match="refuses 5 of 5 documents: 'd0': queue full"):
+    with pytest.raises(
+        EngineError, match="too busy to take 5 of 5 documents: queue full"
+    ) as caught:
         engine.upsert(made, documents(5))
+    assert "overloaded" in caught.value.hint
+
+
+def test_deletes_of_what_is_not_there(fake: Fake) -> None:
+    """A document may be missing; the index may not."""
+    item: dict[str, Any] = {"status": 404}
+    fake.answer = writing(lambda method, path, body: (200, {"items": [{"delete": item}]}))
+    engine = OpenSearchEngine(connect(fake), "demo", Letters())
+    engine.delete(generation(), ["d1"])
+    item["error"] = {"type": "index_not_found_exception", "reason": "no such index [x]"}
+    with pytest.raises(EngineError, match="is not in this cluster, so nothing"):
+        engine.delete(generation(), ["d1"])
+    item["error"] = {"type": "shard_not_found_exception", "reason": "no such shard"}
+    with pytest.raises(EngineError, match="refuses 1 of 1 documents: 'd1': no such shard"):
+        engine.delete(generation(), ["d1"])
 
 
 def test_incomplete_answers_are_no_answers(fake: Fake) -> None:

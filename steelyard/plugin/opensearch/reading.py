@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -171,15 +172,17 @@ def _everything(target: Searches, paths: list[str]) -> Steps[list[Json]]:
             hits += page
             body = {**body, "search_after": page[-1]["sort"]}
     except EngineError:
-        yield _closing(action, point)
+        yield from _close(action, point)
         raise
-    yield _closing(action, point)
+    yield from _close(action, point)
     return hits
 
 
-def _closing(action: str, point: str) -> Request:
-    path = "/_search/point_in_time"
-    return Request(action, "DELETE", path, {"pit_id": [point]}, missing_ok=True)
+def _close(action: str, point: str) -> Steps[None]:
+    """Give a point in time back; if that fails it ends by itself, and nothing is lost."""
+    with suppress(EngineError):
+        path = "/_search/point_in_time"
+        yield Request(action, "DELETE", path, {"pit_id": [point]}, missing_ok=True)
 
 
 def _by_id(name: str, ids: list[str], paths: list[str]) -> Steps[dict[str, Json]]:

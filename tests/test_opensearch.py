@@ -148,6 +148,14 @@ def test_an_upsert_replaces_and_a_delete_removes(filled: Engine, named: Any) -> 
     assert "d3" not in index.dense.search(content.dense[3:4], 40)[0].ids
 
 
+def test_deletes_from_an_index_that_is_gone(opener: Opener, named: Any) -> None:
+    engine = opener(Words())
+    engine.create(named())
+    engine.drop(named())
+    with pytest.raises(EngineError, match="is not in this cluster, so nothing can be written"):
+        engine.delete(named(), ["d1"])
+
+
 def test_ids_of_any_characters(opener: Opener, named: Any) -> None:
     ids = [
         "o'brien",

@@ -39,7 +39,15 @@ class Theirs:
         rng = np.random.default_rng(2)
         self.vectors = l2_normalise(rng.normal(size=(COUNT, 8)).astype(np.float32))
 
-    def make(self, *, space: str = "innerproduct", length: float = 1.0, **more: Any) -> None:
+    def make(
+        self,
+        *,
+        space: str = "innerproduct",
+        length: float = 1.0,
+        shards: int = 1,
+        routing: str | None = None,
+        **more: Any,
+    ) -> None:
         vector = {
             "type": "knn_vector",
             "dimension": 8,
@@ -57,7 +65,7 @@ class Theirs:
         }
         meta = {"owner": "them"}
         ask(self.url, "PUT", f"/{self.name}", {
-            "settings": {"index": {"knn": True}},
+            "settings": {"index": {"knn": True, "number_of_shards": shards}},
             "mappings": {"properties": properties, "_meta": meta},
         })  # fmt: skip
         lines = []
@@ -71,7 +79,13 @@ class Theirs:
             }
             if row % 4:
                 source |= {"heading": [f"heading {row}", "more"], "brand": f"Maker {row % 5}"}
-            lines += [json.dumps({"index": {"_id": f"doc/{row}"}}), json.dumps(source)]
+            action = {"_id": f"doc/{row}"} | ({} if routing is None else {"routing": routing})
+            lines += [json.dumps({"index": action}), json.dumps(source)]
+        ask(self.url, "POST", f"/{self.name}/_bulk?refresh=true", "\n".join(lines) + "\n")
+
+    def change(self, row: int, **values: Any) -> None:
+        """Give one document other values."""
+        lines = [json.dumps({"update": {"_id": f"doc/{row}"}}), json.dumps({"doc": values})]
         ask(self.url, "POST", f"/{self.name}/_bulk?refresh=true", "\n".join(lines) + "\n")
 
     @property
@@ -170,6 +184,42 @@ def test_a_column_of_ids(theirs: Theirs, opener: Opener) -> None:
     assert isinstance(index, Highlights)
     assert set(index.highlight(["n3"], "body")) == {"n3"}
     assert index.export().documents[0].id == "n0"
+
+
+def test_a_column_of_ids_that_is_a_multi_field(theirs: Theirs, opener: Opener) -> None:
+    """It is searched as ``sku.raw`` and stands in the source as ``sku``."""
+    theirs.make(sku={"type": "text", "fields": {"raw": {"type": "keyword", "ignore_above": 9}}})
+    for row in range(COUNT):
+        theirs.change(row, sku=f"S {row}")
+    engine = opener(Words())
+    columns = {"dense": "embedding", "id": "sku.raw", "text": "body"}
+    index = engine.open(adopt(engine, stamp(theirs.name, fields={}, columns=columns)))
+    (found,) = index.dense.search(theirs.vectors[9:10], 1)
+    assert found.ids == ["S 9"]
+    assert index.get(["S 9"])["S 9"].document.text == "body of 9"
+    assert isinstance(index, Highlights)
+    assert set(index.highlight(["S 3"], "body")) == {"S 3"}
+    exported = [document.id for document in index.export().documents]
+    assert exported == sorted(f"S {row}" for row in range(COUNT))
+    theirs.change(9, sku="longer than is indexed")  # after the adoption: it has no id any more
+    (found,) = index.dense.search(theirs.vectors[9:10], COUNT)
+    assert len(found.ids) == len(found.scores) == COUNT - 1
+    assert len(index.match.search(["body"], COUNT)[0].ids) == COUNT - 1
+    assert len(index.export().documents) == COUNT - 1
+    before = theirs.mapping
+    with pytest.raises(EngineError, match=r"1 documents of index .* have no 'sku.raw'"):
+        adopt(engine, stamp(theirs.name, fields={}, columns=columns))
+    assert theirs.mapping == before
+
+
+def test_documents_that_lie_where_their_routing_put_them(theirs: Theirs, opener: Opener) -> None:
+    theirs.make(shards=5, routing="them")
+    engine = opener(Words())
+    columns = {"dense": "embedding"}
+    index = engine.open(adopt(engine, stamp(theirs.name, fields={}, columns=columns)))
+    (found,) = index.dense.search(theirs.vectors[:1], COUNT)
+    assert len(found.ids) == COUNT
+    assert set(index.get(found.ids)) == set(found.ids)
 
 
 def test_the_alias_moves_to_it_and_off_it_and_it_stays(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import shutil
@@ -17,8 +18,10 @@ import pytest
 
 from steelyard.errors import EngineError, InputError
 from steelyard.plugin.backoff import Backoff
+from steelyard.plugin.opensearch.async_connection import AsyncConnection
 from steelyard.plugin.opensearch.connection import Connection
 from steelyard.plugin.opensearch.engine import OpenSearchEngine
+from steelyard.plugin.opensearch.requests import Request, Steps
 from steelyard.plugin.opensearch.settings import Settings, read_settings
 from steelyard.plugin.urls import open_engine, parse_url
 from tests.test_milvus_lite import documents, generation
@@ -190,8 +193,68 @@ def test_only_the_busy_items_are_sent_again(fake: Fake) -> None:
     fake.answer = writing(
         lambda method, path, body: (200, {"items": [item] * (body.count("\n") // 2)})
     )
-    with pytest.raises(EngineError, match="refuses 5 of 5 documents: 'd0': queue full"):
+    with pytest.raises(
+        EngineError, match="too busy to take 5 of 5 documents: queue full"
+    ) as caught:
         engine.upsert(made, documents(5))
+    assert "overloaded" in caught.value.hint
+
+
+def test_deletes_of_what_is_not_there(fake: Fake) -> None:
+    """A document may be missing; the index may not."""
+    item: dict[str, Any] = {"status": 404}
+    fake.answer = writing(lambda method, path, body: (200, {"items": [{"delete": item}]}))
+    engine = OpenSearchEngine(connect(fake), "demo", Letters())
+    engine.delete(generation(), ["d1"])
+    item["error"] = {"type": "index_not_found_exception", "reason": "no such index [x]"}
+    with pytest.raises(EngineError, match="is not in this cluster, so nothing"):
+        engine.delete(generation(), ["d1"])
+    item["error"] = {"type": "shard_not_found_exception", "reason": "no such shard"}
+    with pytest.raises(EngineError, match="refuses 1 of 1 documents: 'd1': no such shard"):
+        engine.delete(generation(), ["d1"])
+
+
+@pytest.mark.parametrize("closing", [(200, {}), (403, {"error": "no"})])
+def test_an_export_that_fails_gives_its_point_in_time_back(
+    fake: Fake, closing: tuple[int, Any]
+) -> None:
+    def answer(method: str, path: str, body: str) -> tuple[int, Any]:
+        if "_mapping" in path:
+            return 200, mappings()
+        if method == "DELETE":
+            closed.append(json.loads(body))
+            return closing
+        return (200, {"pit_id": "p1"}) if "point_in_time" in path else refused(400, "too much")
+
+    closed: list[Any] = []
+    fake.answer = answer
+    index = OpenSearchEngine(connect(fake), "demo").open(generation())
+    with pytest.raises(EngineError, match=r"answers 400: .*too much"):
+        index.export()
+    assert closed == [{"pit_id": ["p1"]}]
+
+
+def test_a_failure_is_raised_inside_an_awaited_call(fake: Fake) -> None:
+    def steps() -> Steps[str]:
+        try:
+            yield Request("count", "GET", "/x/_count")
+        except EngineError as error:
+            yield Request("tidy", "DELETE", "/x/tidied")
+            return error.message
+        return "no error"
+
+    async def call() -> str:
+        connection = AsyncConnection(Settings("127.0.0.1", fake.port))
+        try:
+            return await connection.run(steps())
+        finally:
+            await connection.close()
+
+    fake.answer = lambda method, path, body: (
+        (200, {}) if method == "DELETE" else refused(400, "too much")
+    )
+    assert "too much" in asyncio.run(call())
+    assert fake.requests == ["GET /x/_count", "DELETE /x/tidied"]
 
 
 def test_incomplete_answers_are_no_answers(fake: Fake) -> None:
@@ -209,6 +272,16 @@ def test_incomplete_answers_are_no_answers(fake: Fake) -> None:
         part.update(changes)
         with pytest.raises(EngineError, match=message):
             index.dense.search(documents(1).dense, 3)
+
+
+@pytest.mark.parametrize("character", ["\n", "\r", "é"])
+def test_a_key_that_no_header_can_hold_is_not_shown(character: str) -> None:
+    environment = {"STEELYARD_OPENSEARCH_API_KEY": SECRET + character}
+    with pytest.raises(InputError, match=r"STEELYARD_OPENSEARCH_API_KEY has a char") as caught:
+        read_settings("localhost", tls=False, environment=environment)
+    assert SECRET not in str(caught.value)
+    with pytest.raises(InputError):
+        Settings("localhost", api_key=SECRET + character)
 
 
 def test_logins(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:

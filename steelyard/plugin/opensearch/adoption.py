@@ -114,6 +114,12 @@ def survey(
     identifier = None if told.get(ID, "_id") == "_id" else _column(name, columns, told, ID)
     if identifier is not None:
         _check_type(name, identifier, _ID_TYPES, ID)
+        if identifier.mapping.get("doc_values") is False:
+            raise EngineError(
+                f"column {identifier.path!r} of index {name} has no doc values, so ids cannot be "
+                "read from it",
+                "name another column for 'id', or none: then _id is",
+            )
     texts = {ours: _column(name, columns, told, ours) for ours in (PARENT, TITLE, TEXT)}
     found |= {ours: column.path for ours, column in texts.items() if column} | paths
     if identifier is not None:
@@ -152,6 +158,26 @@ def columns_of(properties: Mapping[str, Any], before: str = "") -> dict[str, Col
         for sub, inner in (mapping.get("fields") or {}).items():
             found[f"{path}.{sub}"] = Column(f"{path}.{sub}", path, inner)
     return found
+
+
+def check_ids(name: str, layout: Layout) -> Steps[None]:
+    """Refuse a column of ids that some documents lack: searches would pass over them.
+
+    Raises:
+        EngineError: how many lack it.
+    """
+    if layout.id is None:
+        return
+    query = {"query": {"bool": {"must_not": [{"exists": {"field": layout.id}}]}}}
+    action = f"look at the ids of {name}"
+    answer = yield Request(action, "POST", f"/{name}/_count", query)
+    check_complete(action, answer)
+    if lacking := int(answer["count"]):
+        raise EngineError(
+            f"{lacking:,} documents of index {name} have no {layout.id!r}, where ids are to be",
+            "fill it in, or name no column for 'id': then _id is (a value longer than the "
+            "column's ignore_above is not indexed)",
+        )
 
 
 def check_sample(name: str, layout: Layout, dims: int) -> Steps[None]:

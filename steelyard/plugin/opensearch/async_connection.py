@@ -41,14 +41,19 @@ class AsyncConnection:
     async def run(self, steps: Steps[T], timeout: float | None = None) -> T:
         """See ``Connection.run``."""
         deadline = Deadline(timeout)
-        answer = None
+        answer: Any = None
+        failed: EngineError | None = None
         while True:
             try:
-                request = steps.send(answer)
+                request = steps.send(answer) if failed is None else steps.throw(failed)
             except StopIteration as done:
                 result: T = done.value
                 return result
-            answer = await self.send(request, deadline)
+            answer = failed = None
+            try:
+                answer = await self.send(request, deadline)
+            except EngineError as error:
+                failed = error
 
     async def send(self, request: Request, deadline: Deadline) -> Any:
         """See ``Connection.send``."""

@@ -103,12 +103,19 @@ def _send_part(connection: Connection, index: str, part: list[Item], missing_ok:
         for sent, item in zip(part, items, strict=True):
             (told,) = item.values()
             status = int(told["status"])
-            if status < 300 or (missing_ok and status == 404):
+            error = told.get("error")
+            # A 404 with an error is not about the document: the index itself is gone.
+            if status < 300 or (missing_ok and status == 404 and not error):
                 continue
-            if status in RETRIED and not last:
-                busy.append(sent)
+            if isinstance(error, dict) and error.get("type") == "index_not_found_exception":
+                raise EngineError(
+                    f"{index} is not in this cluster, so nothing can be written to it",
+                    "it was dropped: resolve again",
+                )
+            if status in RETRIED:
+                busy.append((sent, error))
             else:
-                refused.append((sent[0], told.get("error") or {"reason": f"status {status}"}))
+                refused.append((sent[0], error or {"reason": f"status {status}"}))
         if refused:
             raise EngineError(
                 f"{index} refuses {len(refused)} of {len(part)} documents: "
@@ -117,7 +124,13 @@ def _send_part(connection: Connection, index: str, part: list[Item], missing_ok:
             )
         if not busy:
             return
-        part = busy
+        if last:
+            raise EngineError(
+                f"{index} is too busy to take {len(busy)} of {len(part)} documents: "
+                f"{_why(busy[0][1])}",
+                "the cluster is overloaded: nothing is published, load again later",
+            )
+        part = [sent for sent, _ in busy]
 
 
 def requests_of(items: Iterable[Item]) -> Iterator[list[Item]]:

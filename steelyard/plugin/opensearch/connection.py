@@ -70,21 +70,26 @@ class Connection:
         return self.send(request, Deadline(), backoff)
 
     def run(self, steps: Steps[T], timeout: float | None = None) -> T:
-        """A call, request by request.
+        """A call, request by request; what fails is raised inside it, where it may clean up.
 
         Args:
             steps: the call.
             timeout: seconds for all of it.
         """
         deadline = Deadline(timeout)
-        answer = None
+        answer: Any = None
+        failed: EngineError | None = None
         while True:
             try:
-                request = steps.send(answer)
+                request = steps.send(answer) if failed is None else steps.throw(failed)
             except StopIteration as done:
                 result: T = done.value
                 return result
-            answer = self.send(request, deadline)
+            answer = failed = None
+            try:
+                answer = self.send(request, deadline)
+            except EngineError as error:
+                failed = error
 
     def send(self, request: Request, deadline: Deadline, backoff: Backoff | None = None) -> Any:
         """One request, again while the server is busy or away.

@@ -18,7 +18,7 @@ from steelyard.errors import EngineError
 from steelyard.plugin.batch_check import check_batch
 from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.engine import Generation
-from steelyard.plugin.opensearch.adoption import check_sample, survey
+from steelyard.plugin.opensearch.adoption import check_ids, check_sample, survey
 from steelyard.plugin.opensearch.async_connection import AsyncConnection
 from steelyard.plugin.opensearch.async_index import AsyncOpenSearchIndex
 from steelyard.plugin.opensearch.bulk import delete_items, document_items, send
@@ -204,7 +204,7 @@ class OpenSearchEngine:
 
         Raises:
             EngineError: no such index, no such column, another dimension, vectors that are not of
-                length 1, or a name that is an alias; nothing is changed.
+                length 1, documents without an id, or a name that is an alias; nothing is changed.
         """
         stamped, layout, mappings = self._surveyed(generation)
         name = stamped.name
@@ -245,6 +245,7 @@ class OpenSearchEngine:
         if set(current) != {name}:
             self.resolve()  # the alias may be free, or ours; anything else is an error
         stamped, layout = survey(name, mappings, answer[name].get("settings") or {}, generation)
+        self._connection.run(check_ids(name, layout))
         if "dense" in stamped.arms:
             self._connection.run(check_sample(name, layout, stamped.dims))
         return stamped, layout, mappings

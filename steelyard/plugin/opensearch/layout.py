@@ -28,7 +28,7 @@ class Layout:
     """Paths of an index.
 
     Attributes:
-        id: a field that holds the document's id; None is ``_id``.
+        id: a field that holds the document's id, read as it is indexed; None is ``_id``.
         parent, title, text: None where there is none.
         dense, sparse: of the vectors.
         fields: where a filter finds the declared metadata fields.
@@ -76,8 +76,8 @@ class Layout:
         )
 
     def read_paths(self, *, dense: bool, sparse: bool) -> list[str]:
-        """What of a source is needed."""
-        paths = [self.id, self.parent, self.title, self.text, *self.sources.values()]
+        """What of a source is needed; the id is asked for beside it."""
+        paths = [self.parent, self.title, self.text, *self.sources.values()]
         paths += [self.dense] * dense + [self.sparse] * sparse
         return [path for path in paths if path is not None]
 

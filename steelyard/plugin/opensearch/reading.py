@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 from steelyard.errors import EngineError
 from steelyard.plugin.engine import DENSE, SPARSE, Generation, StoredDocument
 from steelyard.plugin.opensearch.bodies import Json, match_query
-from steelyard.plugin.opensearch.layout import ID, Layout, single, value_at
+from steelyard.plugin.opensearch.layout import ID, Layout, value_at
 from steelyard.plugin.opensearch.refusals import refusal
 from steelyard.plugin.opensearch.requests import Request, Steps
-from steelyard.plugin.opensearch.searches import Searches, check_complete
+from steelyard.plugin.opensearch.searches import Searches, check_complete, hit_id
 from steelyard.plugin.opensearch.words import bounded_text
 from steelyard.plugin.vocabulary import TermKeys
 from steelyard.types import EncodedDocuments, SparseVectors
@@ -39,15 +40,15 @@ ANALYSED_CHARACTERS = 1_000_000
 def get(
     target: Searches, ids: Sequence[str], *, vectors: bool, terms: bool
 ) -> Steps[dict[str, StoredDocument]]:
-    """Stored documents by id; where ids are ``_id``, also those that no search sees yet."""
+    """Stored documents by id; of an index of ours also those that no search sees yet."""
     generation, layout, found = target.generation, target.layout, {}
     vectors &= DENSE in generation.arms
     terms &= SPARSE in generation.arms
-    paths = ",".join(layout.read_paths(dense=vectors, sparse=terms))
+    paths = layout.read_paths(dense=vectors, sparse=terms)
     for first in range(0, len(ids), _BATCH):
         part = list(ids[first : first + _BATCH])
-        if layout.adopted and layout.id is not None:
-            sources = yield from _by_column(generation, layout, part, paths)
+        if layout.adopted:
+            sources = yield from _by_search(generation, layout, part, paths)
         else:
             sources = yield from _by_id(generation.name, part, paths)
         for identifier, source in sources.items():
@@ -96,7 +97,9 @@ def highlight(target: Searches, ids: Sequence[str], text: str) -> Steps[Highligh
         answer = yield Request(action, "POST", f"/{name}/_search", body, _WHOLE)
         check_complete(action, answer)
         for hit in answer["hits"]["hits"]:
-            identifier = hit["_id"] if layout.id is None else str(hit["fields"][layout.id][0])
+            identifier = hit_id(hit, layout.id)
+            if identifier is None:
+                continue
             found[identifier] = {
                 fields[path]: fragments for path, fragments in hit.get("highlight", {}).items()
             }
@@ -123,7 +126,9 @@ def export(target: Searches) -> Steps[EncodedDocuments]:
     hits = yield from _everything(target, layout.read_paths(dense=has_dense, sparse=has_sparse))
     for hit in hits:
         source = hit.get("_source") or {}
-        identifier = hit["_id"] if layout.id is None else str(single(value_at(source, layout.id)))
+        identifier = hit_id(hit, layout.id)
+        if identifier is None:
+            continue
         documents.append(layout.document(identifier, source, generation.fields))
         dense.append(_vector(source, layout.dense, generation) if has_dense else None)
         sparse.append(_impacts(source, layout.sparse, target.keys) if has_sparse else nothing)
@@ -154,8 +159,8 @@ def _everything(target: Searches, paths: list[str]) -> Steps[list[Json]]:
         "size": max(20, min(1000, _PAGE_NUMBERS // max(1, target.generation.dims))),
         "sort": [{"_id" if target.layout.adopted else ID: "asc"}],
         "pit": {"id": point, "keep_alive": _KEEP_ALIVE},
-        "_source": paths,
         "track_total_hits": False,
+        **_read_with(target.layout, paths),
     }
     try:
         while True:
@@ -167,23 +172,24 @@ def _everything(target: Searches, paths: list[str]) -> Steps[list[Json]]:
             hits += page
             body = {**body, "search_after": page[-1]["sort"]}
     except EngineError:
-        yield _closing(action, point)
+        yield from _close(action, point)
         raise
-    yield _closing(action, point)
+    yield from _close(action, point)
     return hits
 
 
-def _closing(action: str, point: str) -> Request:
-    path = "/_search/point_in_time"
-    return Request(action, "DELETE", path, {"pit_id": [point]}, missing_ok=True)
+def _close(action: str, point: str) -> Steps[None]:
+    """Give a point in time back; if that fails it ends by itself, and nothing is lost."""
+    with suppress(EngineError):
+        path = "/_search/point_in_time"
+        yield Request(action, "DELETE", path, {"pit_id": [point]}, missing_ok=True)
 
 
-def _by_id(name: str, ids: list[str], paths: str) -> Steps[dict[str, Json]]:
-    """Sources by ``_id``."""
+def _by_id(name: str, ids: list[str], paths: list[str]) -> Steps[dict[str, Json]]:
+    """Sources by ``_id``, of documents that were written without routing."""
     action, found = f"read {name}", {}
-    answer = yield Request(
-        action, "POST", f"/{name}/_mget", {"ids": ids}, {"_source_includes": paths}
-    )
+    parameters = {"_source_includes": ",".join(paths)}
+    answer = yield Request(action, "POST", f"/{name}/_mget", {"ids": ids}, parameters)
     for document in answer["docs"]:
         if "error" in document:
             raise refusal(action, int(document.get("status", 404)), document)
@@ -192,21 +198,37 @@ def _by_id(name: str, ids: list[str], paths: str) -> Steps[dict[str, Json]]:
     return found
 
 
-def _by_column(
-    generation: Generation, layout: Layout, ids: list[str], paths: str
+def _by_search(
+    generation: Generation, layout: Layout, ids: list[str], paths: list[str]
 ) -> Steps[dict[str, Json]]:
-    """Sources by the id that a column holds."""
+    """Sources by id: all shards are asked, as a document may lie where its routing put it."""
     action = f"read {generation.name}"
     body = {
         "size": len(ids),
         "query": {"bool": {"filter": [_of_ids(layout, ids)]}},
-        "_source": paths.split(","),
         "track_total_hits": False,
+        **_read_with(layout, paths),
     }
     answer = yield Request(action, "POST", f"/{generation.name}/_search", body, _WHOLE)
     check_complete(action, answer)
-    sources = [hit.get("_source") or {} for hit in answer["hits"]["hits"]]
-    return {str(single(value_at(source, layout.id or ""))): source for source in sources}
+    found = {}
+    for hit in answer["hits"]["hits"]:
+        identifier = hit_id(hit, layout.id)
+        if identifier is not None:
+            found[identifier] = hit.get("_source") or {}
+    return found
+
+
+def _read_with(layout: Layout, paths: list[str]) -> Json:
+    """The part of a search's body that asks for ids and values.
+
+    An id is read as it is searched: a column such as ``sku.keyword`` is in no source.
+    """
+    # An empty list of paths would be the whole source, vectors and all.
+    body: Json = {"_source": paths or False}
+    if layout.id is not None:
+        body["docvalue_fields"] = [layout.id]
+    return body
 
 
 def _of_ids(layout: Layout, ids: list[str]) -> Json:

@@ -1,7 +1,7 @@
 """Requests as values, and calls as sequences of them: the same for threads and for asyncio.
 
-A call is a generator: it yields requests, is sent their answers, and returns its result. How the
-requests travel is the connection's business.
+A call is a generator: it yields requests, is sent their answers, and returns its result. A request
+that fails raises its error at the ``yield``. How the requests travel is the connection's business.
 """
 
 from __future__ import annotations

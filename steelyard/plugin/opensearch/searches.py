@@ -279,14 +279,26 @@ def check_complete(action: str, response: Mapping[str, Any]) -> None:
         raise EngineError(f"cannot {action}: not all shards answered", "try again")
 
 
+def hit_id(hit: Json, id_field: str | None) -> str | None:
+    """A hit's document id; None where its id column is empty, so that nobody can ask for it.
+
+    Args:
+        hit: found by a search that asked for ``id_field`` as a doc value.
+        id_field: None is ``_id``.
+    """
+    if id_field is None:
+        return str(hit["_id"])
+    values = hit.get("fields", {}).get(id_field)
+    return str(values[0]) if values else None
+
+
 def _read(action: str, response: Json, id_field: str | None) -> Found:
     check_complete(action, response)
     hits = response.get("hits", {}).get("hits", [])
-    if id_field is None:
-        ids = [hit["_id"] for hit in hits]
-    else:
-        ids = [str(hit["fields"][id_field][0]) for hit in hits]
-    return ids, np.array([hit["_score"] for hit in hits], dtype=np.float64)
+    named = [(hit_id(hit, id_field), hit["_score"]) for hit in hits]
+    ids = [name for name, _ in named if name is not None]
+    scores = [score for name, score in named if name is not None]
+    return ids, np.array(scores, dtype=np.float64)
 
 
 def _norm(layout: Layout, query: DenseVectors) -> float:

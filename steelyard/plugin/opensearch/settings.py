@@ -35,6 +35,9 @@ class Settings:
         user, password, api_key: how to log in; None where there is nothing to log in to.
         ca: file of the certificates to trust; None is the system's.
         timeout: seconds that one request may take.
+
+    Raises:
+        InputError: an API key that no header can hold; HTTP clients print it when they refuse it.
     """
 
     host: str
@@ -45,6 +48,13 @@ class Settings:
     api_key: str | None = field(default=None, repr=False)
     ca: str | None = None
     timeout: float = DEFAULT_TIMEOUT
+
+    def __post_init__(self) -> None:
+        if self.api_key and not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise InputError(
+                f"the API key in ${API_KEY} has a character that cannot be sent (a line end?)",
+                "give the key alone: printable ASCII characters",
+            )
 
     @property
     def where(self) -> str:
@@ -82,8 +92,8 @@ def read_settings(address: str, *, tls: bool, environment: Mapping[str, str]) ->
     """Join ``host[:port]`` of a URL with what the environment says.
 
     Raises:
-        InputError: no host, a bad port or timeout, half a login, or a login over an unencrypted
-            connection to another machine.
+        InputError: no host, a bad port or timeout, half a login, an API key with a line end, or a
+            login over an unencrypted connection to another machine.
     """
     host, port = server_address(address, DEFAULT_PORT, "opensearch://localhost:9200/name")
     user, password = read_login(environment, USER, PASSWORD)

@@ -83,18 +83,21 @@ class MilvusEngine:
         return description.generation()
 
     def generations(self) -> list[Generation]:
-        """All generations of this alias, newest first."""
+        """All generations of this alias, newest first; last an adopted one it stands for."""
         names = self.connection.call("list the generations", "list_collections")
         found = sorted(filter(self._names.fullmatch, names), reverse=True)
-        return [self._describe(name, "list the generations").generation() for name in found]
+        ours = [self._describe(name, "list the generations").generation() for name in found]
+        current = self.resolve()
+        return ours if current is None or current in ours else [*ours, current]
 
     def create(self, generation: Generation) -> None:
         """Make an empty collection; it is not loaded into memory until it is sealed or opened.
 
         Raises:
-            EngineError: it is there already, or the server is too old for sparse vectors.
+            EngineError: it is there already, its name is none of ours, or the server is too old
+                for sparse vectors.
         """
-        name, call = generation.name, self.connection.call
+        name, call = self._own(generation), self.connection.call
         if SPARSE in generation.arms and not self._lite:
             number = self.connection.said_version
             if server_version(number) < SPARSE_VERSION:
@@ -133,16 +136,12 @@ class MilvusEngine:
 
         Raises:
             EngineError: another dimension, a vector that is not finite, an id that is too long,
-                or a collection that was adopted.
+                or a collection that someone else wrote.
         """
-        if generation.columns:
-            raise EngineError(
-                f"{generation.name} was adopted: Steelyard reads it, and does not write to it",
-                "write by what wrote it, or index the corpus with 'steelyard index'",
-            )
+        name = self._own(generation)
         requests, clipped = self.upsert_requests(generation, batch)
         for rows in requests:
-            self.connection.call(f"write to {generation.name}", "upsert", generation.name, rows)
+            self.connection.call(f"write to {name}", "upsert", name, rows)
         return clipped
 
     def upsert_requests(
@@ -158,18 +157,18 @@ class MilvusEngine:
 
     def delete(self, generation: Generation, ids: Sequence[str]) -> None:
         """Remove documents by id."""
-        layout = self._layout(generation)
+        name, layout = self._own(generation), own_layout(generation, lite=self._lite)
         for first in range(0, len(ids), IDS_A_REQUEST):
             self.connection.call(
-                f"delete documents of {generation.name}",
+                f"delete documents of {name}",
                 "delete",
-                generation.name,
+                name,
                 filter=ids_expression(ids[first : first + IDS_A_REQUEST], layout),
             )
 
     def seal(self, generation: Generation) -> None:
         """Flush, wait until indexes are built, load, and wait until searches see everything."""
-        name, call = generation.name, self.connection.call
+        name, call = self._own(generation), self.connection.call
         call(f"flush {name}", "flush", name, attempt_seconds=None if self._lite else _LONG)
         if not self._lite:
             self._wait_for_indexes(generation)
@@ -192,15 +191,16 @@ class MilvusEngine:
         """Remove a generation, from memory first.
 
         Raises:
-            EngineError: the alias stands for it.
+            EngineError: the alias stands for it, or someone else wrote it.
         """
+        name = self._own(generation)
         current = self.resolve()
-        if current is not None and current.name == generation.name:
-            raise EngineError(f"{generation.name} is what {self._alias} stands for, so it stays")
-        action = f"drop {generation.name}"
-        if self.connection.call(action, "has_collection", generation.name):
-            self.connection.call(action, "release_collection", generation.name)
-            self.connection.call(action, "drop_collection", generation.name)
+        if current is not None and current.name == name:
+            raise EngineError(f"{name} is what {self._alias} stands for, so it stays")
+        action = f"drop {name}"
+        if self.connection.call(action, "has_collection", name):
+            self.connection.call(action, "release_collection", name)
+            self.connection.call(action, "drop_collection", name)
 
     def open(self, generation: Generation, vocabulary: Vocabulary | None = None) -> MilvusIndex:
         """A generation for reading, loaded into memory.
@@ -243,6 +243,20 @@ class MilvusEngine:
             action, "alter_collection_properties", name, {PROPERTY: stamped.to_json()}
         )
         return stamped
+
+    def _own(self, generation: Generation) -> str:
+        """The name of a collection that Steelyard wrote: no other is written to or dropped."""
+        if generation.columns:
+            raise EngineError(
+                f"{generation.name} was adopted: Steelyard only reads it",
+                "change it by what wrote it, or index the corpus with 'steelyard index'",
+            )
+        if not self._names.fullmatch(generation.name):
+            raise EngineError(
+                f"{generation.name!r} is no generation of {self._alias!r} that Steelyard wrote",
+                "those are called <alias>_<utc time>_<hash>",
+            )
+        return generation.name
 
     def _loaded(self, generation: Generation) -> MilvusIndex:
         self.connection.call(

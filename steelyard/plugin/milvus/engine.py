@@ -15,9 +15,9 @@ from typing import Any
 
 from steelyard.errors import EngineError
 from steelyard.plugin.batch_check import check_batch
-from steelyard.plugin.engine import SPARSE, Generation
-from steelyard.plugin.milvus.adoption import adopted
-from steelyard.plugin.milvus.async_index import AsyncClients, AsyncMilvusIndex
+from steelyard.plugin.engine import DENSE, SPARSE, Generation
+from steelyard.plugin.milvus.adoption import adopted, comparable
+from steelyard.plugin.milvus.async_index import AsyncClients, AsyncConnection, AsyncMilvusIndex
 from steelyard.plugin.milvus.connection import (
     SPARSE_VERSION,
     Connection,
@@ -121,7 +121,7 @@ class MilvusEngine:
             consistency_level="Bounded",
         )
         try:
-            # Not waited for here: that takes half a second, and ``seal`` waits.
+            # Not waited for here: ``seal`` waits.
             call(action, "create_index", name, index_parameters(client, layout), sync=False)
         except EngineError:
             call(action, "drop_collection", name)
@@ -278,19 +278,10 @@ class MilvusEngine:
         return Description.of(self.connection.call(action, "describe_collection", name))
 
     def _dense_index(self, generation: Generation, action: str) -> dict[str, Any]:
-        name, column = generation.name, generation.columns["dense"]
-        indexes = self.connection.call(action, "list_indexes", name, column)
-        if not indexes:
-            raise EngineError(f"{name} has no index on {column!r}", "make one, and adopt it again")
-        found: dict[str, Any] = self.connection.call(action, "describe_index", name, indexes[0])
-        metric = str(found.get("metric_type", "")).upper()
-        if metric not in ("IP", "COSINE"):
-            raise EngineError(
-                f"the index on {column!r} of {name} compares by {metric or 'nothing known'}, "
-                "Steelyard by IP or COSINE",
-                "drop that index and make one with metric_type IP",
-            )
-        return found
+        name, column = generation.name, generation.columns[DENSE]
+        names = self.connection.call(action, "list_indexes", name, column)
+        found = [self.connection.call(action, "describe_index", name, each) for each in names[:1]]
+        return comparable(generation, found)
 
     def _wait_for_indexes(self, generation: Generation) -> None:
         name, built, moved = generation.name, -1, time.monotonic()
@@ -343,8 +334,21 @@ class MilvusServerEngine(MilvusEngine):
         )
         layout = own_layout(generation, lite=False)
         if generation.columns:
-            layout = self._layout(generation)
+            index = await self._dense_index_async(connection, generation)
+            layout = adopted_layout(generation, description, index)
         return AsyncMilvusIndex(connection, generation, layout)
+
+    async def _dense_index_async(
+        self, connection: AsyncConnection, generation: Generation
+    ) -> dict[str, Any]:
+        name, column, action = (
+            generation.name,
+            generation.columns[DENSE],
+            f"open {generation.name}",
+        )
+        names = await connection.call(action, "list_indexes", name, column)
+        found = [await connection.call(action, "describe_index", name, each) for each in names[:1]]
+        return comparable(generation, found)
 
     async def close_async(self) -> None:
         """Let go of what ``open_async`` opened in this loop."""

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from steelyard.encoders.folder_lock import locked_file
 from steelyard.errors import EngineError
 from steelyard.local_servers.errors import MissingProgramError, ServerError
+from steelyard.local_servers.folders import data_folder
 from steelyard.local_servers.milvus import MilvusProcess, milvus_process, running_milvus
 from steelyard.plugin.urls import open_engine
 from tests.test_milvus_lite import documents, generation
@@ -22,8 +24,12 @@ def test_data_outlive_the_server_and_a_client_its_restart(
     tmp_path: Path, milvus_server: MilvusProcess
 ) -> None:
     made = replace(generation(), arms=("dense",))
-    with milvus_process(tmp_path) as server:
+    with (
+        data_folder(tmp_path, "milvus", as_nobody=False) as (folder, lock),
+        milvus_process(folder, locks=[lock]) as server,
+    ):
         assert server.address != milvus_server.address
+        assert folder / ".lock" in open_files(server)
         engine = open_engine(f"milvus://{server.address}/demo")
         engine.create(made)
         engine.upsert(made, documents(40))
@@ -43,6 +49,19 @@ def test_data_outlive_the_server_and_a_client_its_restart(
         assert again.count() == 40
         assert again.dense.search(documents(1).dense, 5, timeout=60)[0].ids == before
     engine.close()
+
+
+def open_files(server: MilvusProcess) -> set[Path]:
+    # Some are closed while they are looked at: they resolve to themselves.
+    return {link.resolve() for link in Path(f"/proc/{server.pid}/fd").iterdir()}
+
+
+@pytest.mark.milvus
+def test_a_server_holds_the_lock_of_its_temporary_folder(milvus_server: MilvusProcess) -> None:
+    folder = milvus_server.log.parents[1]
+    assert folder / ".lock" in open_files(milvus_server)
+    with pytest.raises(BlockingIOError), locked_file(folder / ".lock", wait=False):
+        pass
 
 
 @pytest.mark.milvus

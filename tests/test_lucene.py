@@ -406,6 +406,30 @@ def test_many_threads_search_while_the_generation_is_sealed_again(filled: Engine
     assert wrong == []
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks Linux what is open")
+def test_files_that_are_no_longer_searched_are_let_go_of(filled: Engine) -> None:
+    made, path = generation(), folder(filled)
+
+    def in_use(build: str) -> bool:
+        return f"{path / build}/" in Path("/proc/self/maps").read_text(encoding="utf-8")
+
+    first, second = filled.open(made), filled.open(made)
+    first.sparse.search(everything(), 5)
+    assert in_use("build-1")
+    filled.upsert(made, documents(40))
+    filled.seal(made)
+    first.sparse.search(everything(), 5)
+    assert in_use("build-1")  # by the other one
+    assert second.sparse.search(everything(), 5)[0].ids
+    assert in_use("build-2")
+    assert not in_use("build-1")
+    del first, second
+    other = generation(f"{NAME[:-1]}2")
+    fill(filled, documents(3), other)
+    assert filled.open(other).sparse.search(everything(), 5)[0].ids
+    assert not in_use("build-2")
+
+
 def load(small: Small, engine: Engine, second: int = 0, keep: int = 1) -> str:
     """The small collection; another ``second`` is another content."""
     moment = datetime(2026, 1, 1, 0, 0, second, tzinfo=timezone.utc)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,8 +20,8 @@ from steelyard.plugin.abilities import Adopts, OpensAsync
 from steelyard.plugin.engine import Engine, Generation
 from steelyard.plugin.filters import Eq, Range
 from steelyard.plugin.urls import open_engine
-from steelyard.types import EncodedDocuments, SparseVectors, l2_normalise
-from tests.test_milvus_lite import documents, generation
+from steelyard.types import DenseVectors, EncodedDocuments, SparseVectors, l2_normalise
+from tests.test_milvus_lite import check_only_read, documents, generation
 
 pytest_plugins = ["tests.servers.milvus"]
 pytestmark = [pytest.mark.milvus]
@@ -304,8 +304,21 @@ def their_rows(count: int) -> list[dict[str, Any]]:
     ]
 
 
+async def find_asynchronously(
+    opens: OpensAsync, made: Generation, query: DenseVectors
+) -> Sequence[str]:
+    try:
+        index = await opens.open_async(made)
+        return (await index.dense.search(query, 5, timeout=30))[0].ids
+    finally:
+        await opens.close_async()
+
+
 def test_a_collection_of_numbers_and_cosines_is_adopted(
-    milvus_engine: Engine, milvus_alias: str, milvus_client: Any
+    milvus_engine: Engine,
+    milvus_alias: str,
+    milvus_client: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     theirs = f"{milvus_alias}Theirs"
     milvus_client.create_collection(
@@ -348,8 +361,13 @@ def test_a_collection_of_numbers_and_cosines_is_adopted(
     few = index.dense.search(query, 30, filter=Range("size", gte=20))[0]
     assert set(few.ids) == {str(100 + i) for i in range(20, 30) if i % 3}
     assert len(index.export()) == 30
-    with pytest.raises(EngineError, match="was adopted"):
-        milvus_engine.upsert(stamped, documents(1))
+    assert isinstance(milvus_engine, OpensAsync)
+    with monkeypatch.context() as patch:
+        # The event loop must not wait for requests of the other client.
+        patch.setattr(milvus_engine, "connection", None)
+        assert asyncio.run(find_asynchronously(milvus_engine, stamped, query)) == found.ids
+    check_only_read(milvus_engine, stamped)
+    assert milvus_engine.open(stamped).count() == 30
     milvus_engine.publish(milvus_engine.adopt(replace(asked, dense_space="dense-y")))
     again = milvus_engine.resolve()
     assert again is not None
@@ -416,6 +434,7 @@ async def read_asynchronously(filled: Engine, opens: OpensAsync, made: Generatio
 def halted(server: MilvusProcess) -> Iterator[None]:
     """The server does nothing, its connections stay open."""
     os.killpg(server.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, server.pid, os.WSTOPPED)  # until the last of its threads has stopped
     try:
         yield
     finally:

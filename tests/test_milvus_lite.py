@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -428,6 +430,23 @@ def test_no_index_of_that_name(small: Small, engine: Engine) -> None:
         Searcher(small.encoder, engine).index()
 
 
+def check_only_read(engine: Engine, stamped: Generation) -> None:
+    """An adopted collection is refused by all that writes, and by whatever name it is given."""
+    for adopted in (stamped, replace(stamped, columns={})):
+        changes: list[Callable[[], object]] = [
+            partial(engine.create, adopted),
+            partial(engine.upsert, adopted, documents(1)),
+            partial(engine.delete, adopted, ["3", "103"]),
+            partial(engine.seal, adopted),
+            partial(engine.drop, adopted),
+        ]
+        message = "was adopted" if adopted.columns else "no generation of"
+        for change in changes:
+            with pytest.raises(EngineError, match=message) as caught:
+                change()
+            assert caught.value.hint
+
+
 def test_a_collection_of_someone_else_is_adopted(engine: Engine, tmp_path: Path) -> None:
     engine.close()
     from pymilvus import MilvusClient
@@ -442,8 +461,18 @@ def test_a_collection_of_someone_else_is_adopted(engine: Engine, tmp_path: Path)
     assert isinstance(ours, Adopts)
     asked = replace(generation("Theirs"), arms=("dense",), dims=0, fields={"colour": "keyword"})
     stamped = ours.adopt(asked)
+    assert ours.generations() == []
     ours.publish(stamped)
     assert ours.resolve() == stamped
+    assert ours.generations() == [stamped]
+    newer = generation()
+    ours.create(newer)
+    assert ours.generations() == [newer, stamped]
+    check_only_read(ours, stamped)
+    ours.publish(newer)
+    assert ours.generations() == [newer]
+    check_only_read(ours, stamped)
+    assert ours.open(stamped).count() == 20
     assert (stamped.dims, stamped.columns["dense"]) == (8, "vector")
     index = ours.open(stamped)
     (found,) = index.dense.search(content.dense[:1], 20, filter=Not(Eq("colour", "green")))

@@ -13,13 +13,12 @@ import lzma
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from steelyard.config import cache_dir
 from steelyard.encoders.folder_lock import locked_file
 from steelyard.local_servers.errors import MissingProgramError, ServerError
 from steelyard.local_servers.folders import check_free_disk, work_folder
+from steelyard.local_servers.processes import dies_with_us, stop
 
 VERSION = "2.3.5"
 _GB = 0.3
@@ -99,8 +99,13 @@ def milvus_process(
     authorization: bool = False,
     certificate: Path | None = None,
     key: Path | None = None,
+    locks: Sequence[int] = (),
 ) -> Iterator[MilvusProcess]:
     """``running_milvus``, with its process and its log.
+
+    Args:
+        folder, port, authorization, certificate, key: see there.
+        locks: descriptors that the server inherits: what they lock stays so while it runs.
 
     Raises:
         ServerError: the package is missing, or it does not start; the end of its log is quoted.
@@ -109,7 +114,8 @@ def milvus_process(
     binaries = _binaries(package)
     with ExitStack() as stack:
         if folder is None:
-            folder, _ = stack.enter_context(work_folder("milvus"))
+            folder, lock = stack.enter_context(work_folder("milvus"))
+            locks = [*locks, lock]
         server = _start(
             folder.absolute(),
             package,
@@ -121,6 +127,7 @@ def milvus_process(
                 "server_pem_path": str(certificate or ""),
                 "server_key_path": str(key or ""),
             },
+            locks,
         )
         stack.callback(server.stop)
         server.wait_until_ready()
@@ -176,15 +183,7 @@ class MilvusProcess:
 
     def stop(self) -> None:
         """Asked first, then killed."""
-        for sent, seconds in (
-            (signal.SIGCONT, 0.0),
-            (signal.SIGTERM, STOP_SECONDS),
-            (signal.SIGKILL, 30.0),
-        ):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, sent)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(seconds)
+        stop(self._process, seconds=STOP_SECONDS)
 
 
 def _package() -> Path:
@@ -216,7 +215,12 @@ def _binaries(package: Path) -> Path:
 
 
 def _start(
-    folder: Path, package: Path, binaries: Path, port: int, settings: dict[str, str]
+    folder: Path,
+    package: Path,
+    binaries: Path,
+    port: int,
+    settings: dict[str, str],
+    locks: Sequence[int],
 ) -> MilvusProcess:
     for name in ("configs", "data", "logs", "run"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -245,12 +249,10 @@ def _start(
     (folder / "configs" / "milvus.yaml").write_text(text, encoding="utf-8")
     shutil.copy(package / "glog.conf", folder / "configs" / "glog.conf")
     log = folder / "logs" / "console.log"
-    # The server dies with us even if we are killed.
-    setpriv = shutil.which("setpriv")
-    guard = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
     with log.open("wb") as stream:
         process = subprocess.Popen(  # noqa: S603
-            [*guard, str(binaries / "milvus"), "run", "standalone"],
+            # Not asked to end: it would wait, as in STOP_SECONDS.
+            dies_with_us([str(binaries / "milvus"), "run", "standalone"], signal="KILL"),
             cwd=folder,
             env={
                 "PATH": os.defpath,
@@ -264,6 +266,7 @@ def _start(
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=locks,
         )
     health = f"http://127.0.0.1:{metrics}/healthz"
     return MilvusProcess(process, f"127.0.0.1:{ports['proxy_port']}", health, log)

@@ -15,10 +15,10 @@ from steelyard.plugin.fusion import Fusion
 from steelyard.types import EncodedQueries
 
 MAX_WINDOW = 16_384
-"""Most candidates of one search."""
+"""Largest ``offset + k`` of one search, and most queries of one request."""
 
 MIN_EF, EF_FACTOR, MAX_EF = 256, 2, 32_768
-"""Neighbours that HNSW keeps while it searches, as our own Milvus engine asks for."""
+"""A search keeps EF_FACTOR times as many neighbours as it returns, and MIN_EF at least."""
 
 APIS = ("v2", "v1")
 OUTPUT = ("id", "title", "text")
@@ -30,6 +30,11 @@ class RestRequest:
 
     path: str
     body: dict[str, Any]
+
+
+def search_effort(wanted: int) -> int:
+    """HNSW's ``ef``: how many neighbours a search keeps to return ``wanted``."""
+    return min(max(MIN_EF, EF_FACTOR * wanted), MAX_EF)
 
 
 def milvus_request(
@@ -72,9 +77,10 @@ def milvus_request(
     wanted = candidates if len(arms) > 1 else k
     searches = []
     if DENSE in arms and encoded.dense.any():
-        effort = min(max(MIN_EF, EF_FACTOR * wanted), MAX_EF)
         vector = [float(str(value)) for value in encoded.dense[0]]
-        searches.append(_search(vector, dense_field, wanted, condition, {"ef": effort}))
+        searches.append(
+            _search(vector, dense_field, wanted, condition, {"ef": search_effort(wanted)})
+        )
     ids, weights = encoded.sparse.row(0)
     if SPARSE in arms and len(ids):
         terms = {str(i): float(str(w)) for i, w in zip(ids.tolist(), weights, strict=True)}

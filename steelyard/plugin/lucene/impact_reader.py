@@ -2,14 +2,16 @@
 
 Anserini's searcher takes integer weights only. Here a query is Lucene's own ``12^0.5 300^2.25``:
 each term's score is impact x weight in float32, and their sum is made in float64 and rounded to
-float32. The parser builds all terms in one call of Java; a call a term takes seven times as long.
+float32. The parser builds all terms in one call of Java, as many small calls are much slower.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,8 @@ def query_text(ids: NDArray[np.int32], weights: NDArray[np.float32]) -> str:
 class ImpactReader:
     """An impact index whose document numbers are rows; safe to use from many threads.
 
+    Its files are let go of when it is no longer referred to, which a search that runs does.
+
     Args:
         jvm: Java.
         folder: of the Lucene index.
@@ -51,6 +55,7 @@ class ImpactReader:
         classes = self._jvm.classes
         directory = classes["FSDirectory"].open(classes["Paths"].get(str(self._folder)))
         reader = classes["DirectoryReader"].open(directory)
+        finalize(self, self._jvm.before_next, partial(_close, reader))
         rows = range(len(self._ids))
         if reader.maxDoc() != len(rows) or reader.numDocs() != len(rows):
             raise EngineError(
@@ -120,3 +125,8 @@ class ImpactReader:
         found = [(hit.doc, hit.score) for hit in self._searcher.search(query, k).scoreDocs]
         rows = np.array([row for row, _ in found], dtype=np.int64)
         return rows, np.array([score for _, score in found], dtype=np.float64)
+
+
+def _close(reader: Any) -> None:
+    # The method is looked up here, in the thread of Java.
+    reader.close()

@@ -54,15 +54,14 @@ class LuceneIndex:
     def __init__(self, folder: Path, generation: Generation) -> None:
         self.generation = generation
         self.arms = generation.arms
-        self._folder = folder
-        self._lock = threading.Lock()
-        self._opened = self._open()
+        builds = self._builds = _Builds(folder, generation)
         absent = generation.name
+        # They do not refer to this index: without a cycle, files are let go of with it.
         self.dense: Arm[DenseVectors] = (
-            _Latest(lambda: self._now().dense) if DENSE in self.arms else AbsentArm(DENSE, absent)
+            _Latest(lambda: builds.now().dense) if DENSE in self.arms else AbsentArm(DENSE, absent)
         )
         self.sparse: Arm[SparseVectors] = (
-            _Latest(lambda: self._now().sparse)
+            _Latest(lambda: builds.now().sparse)
             if SPARSE in self.arms
             else AbsentArm(SPARSE, absent)
         )
@@ -78,7 +77,7 @@ class LuceneIndex:
     ) -> Mapping[str, StoredDocument]:
         """Stored documents by id; unknown ids are left out."""
         del timeout  # nothing is waited for
-        opened, found = self._now(), {}
+        opened, found = self._builds.now(), {}
         for identifier in ids:
             row = opened.rows.get(identifier)
             if row is not None:
@@ -91,11 +90,11 @@ class LuceneIndex:
 
     def count(self) -> int:
         """Number of documents."""
-        return len(self._now().rows)
+        return len(self._builds.now().rows)
 
     def export(self) -> EncodedDocuments:
         """Everything that is stored, ``sparse`` as impacts; the dense vectors stay on the disk."""
-        opened = self._now()
+        opened = self._builds.now()
         return EncodedDocuments(
             [
                 opened.documents.document(row, self.generation.fields)
@@ -105,7 +104,17 @@ class LuceneIndex:
             opened.documents.sparse(self.generation.vocabulary_size),
         )
 
-    def _now(self) -> _Opened:
+
+class _Builds:
+    """The build that is current, opened; what it replaces goes when no search uses it."""
+
+    def __init__(self, folder: Path, generation: Generation) -> None:
+        self._folder, self._generation = folder, generation
+        self._lock = threading.Lock()
+        self._opened = self._open()
+
+    def now(self) -> _Opened:
+        """Opened anew if the generation was sealed again."""
         with file_errors(f"read {self._folder}"):
             build = current_build(self._folder)
         if build != self._opened.build:
@@ -121,13 +130,13 @@ class LuceneIndex:
             if build is None:
                 break
             try:
-                with file_errors(f"open {self.generation.name}"):
-                    return _open(self._folder / build, self.generation)
+                with file_errors(f"open {self._generation.name}"):
+                    return _open(self._folder / build, self._generation)
             except EngineError:
                 if build == current_build(self._folder):
                     raise
         raise EngineError(
-            f"{self.generation.name} is not in {self._folder.parent}, or was never sealed",
+            f"{self._generation.name} is not in {self._folder.parent}, or was never sealed",
             "it was dropped or is being made: resolve again",
         )
 

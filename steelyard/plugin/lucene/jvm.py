@@ -16,9 +16,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from steelyard.errors import EngineError, MissingExtraError, first_line, needs_extra
@@ -77,6 +78,8 @@ class Jvm:
     ) -> None:
         self.classes = classes
         self._thread, self._exception = thread, exception
+        # Finalizers may interrupt anything, a put into a queue of another kind too.
+        self._left: SimpleQueue[Callable[[], object]] = SimpleQueue()
         # Lucene 9 tells every user of a newer Java to update it. Kept: Java forgets loggers.
         self._logger = classes["Logger"].getLogger("org.apache.lucene")
         self._logger.setLevel(classes["Level"].SEVERE)
@@ -105,7 +108,9 @@ class Jvm:
     ) -> Iterator[Result]:
         """Call a function of each item, in order."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        waiting: list[Future[Result]] = [self._thread.submit(function, item) for item in items]
+        waiting: list[Future[Result]] = [
+            self._thread.submit(self._turn, function, item) for item in items
+        ]
         try:
             for future in waiting:
                 with self._errors(action, timeout):
@@ -115,6 +120,16 @@ class Jvm:
         finally:
             for future in waiting:
                 future.cancel()
+
+    def before_next(self, function: Callable[[], object]) -> None:
+        """Call a function that calls Java, once, before the next call; finalizers may ask it."""
+        self._left.put(function)
+
+    def _turn(self, function: Callable[[Item], Result], item: Item) -> Result:
+        while not self._left.empty():  # nobody else takes from it
+            with suppress(self._exception):
+                self._left.get()()
+        return function(item)
 
     @contextmanager
     def _errors(self, action: str, timeout: float | None) -> Iterator[None]:

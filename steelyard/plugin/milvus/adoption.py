@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from steelyard.errors import EngineError
 from steelyard.plugin.engine import DENSE, Generation
@@ -50,6 +52,29 @@ def adopted(generation: Generation, description: Description) -> Generation:
             "adopt it with the pack of the model that made its vectors",
         )
     return replace(generation, dims=dims, columns=columns)
+
+
+def comparable(generation: Generation, indexes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The index of an adopted dense column, if its scores can become inner products.
+
+    Args:
+        generation: adopted; ``columns`` names its dense column.
+        indexes: on that column, from ``describe_index``.
+
+    Raises:
+        EngineError: there is none, or its metric is neither IP nor COSINE.
+    """
+    name, column = generation.name, generation.columns[DENSE]
+    if not indexes:
+        raise EngineError(f"{name} has no index on {column!r}", "make one, and adopt it again")
+    metric = str(indexes[0].get("metric_type", "")).upper()
+    if metric not in ("IP", "COSINE"):
+        raise EngineError(
+            f"the index on {column!r} of {name} compares by {metric or 'nothing known'}, "
+            "Steelyard by IP or COSINE",
+            "drop that index and make one with metric_type IP",
+        )
+    return indexes[0]
 
 
 def _key(generation: Generation, description: Description) -> str:

@@ -15,9 +15,9 @@ from typing import Any
 
 from steelyard.errors import EngineError
 from steelyard.plugin.batch_check import check_batch
-from steelyard.plugin.engine import SPARSE, Generation
-from steelyard.plugin.milvus.adoption import adopted
-from steelyard.plugin.milvus.async_index import AsyncClients, AsyncMilvusIndex
+from steelyard.plugin.engine import DENSE, SPARSE, Generation
+from steelyard.plugin.milvus.adoption import adopted, comparable
+from steelyard.plugin.milvus.async_index import AsyncClients, AsyncConnection, AsyncMilvusIndex
 from steelyard.plugin.milvus.connection import (
     SPARSE_VERSION,
     Connection,
@@ -83,18 +83,21 @@ class MilvusEngine:
         return description.generation()
 
     def generations(self) -> list[Generation]:
-        """All generations of this alias, newest first."""
+        """All generations of this alias, newest first; last an adopted one it stands for."""
         names = self.connection.call("list the generations", "list_collections")
         found = sorted(filter(self._names.fullmatch, names), reverse=True)
-        return [self._describe(name, "list the generations").generation() for name in found]
+        ours = [self._describe(name, "list the generations").generation() for name in found]
+        current = self.resolve()
+        return ours if current is None or current in ours else [*ours, current]
 
     def create(self, generation: Generation) -> None:
         """Make an empty collection; it is not loaded into memory until it is sealed or opened.
 
         Raises:
-            EngineError: it is there already, or the server is too old for sparse vectors.
+            EngineError: it is there already, its name is none of ours, or the server is too old
+                for sparse vectors.
         """
-        name, call = generation.name, self.connection.call
+        name, call = self._own(generation), self.connection.call
         if SPARSE in generation.arms and not self._lite:
             number = self.connection.said_version
             if server_version(number) < SPARSE_VERSION:
@@ -118,7 +121,7 @@ class MilvusEngine:
             consistency_level="Bounded",
         )
         try:
-            # Not waited for here: that takes half a second, and ``seal`` waits.
+            # Not waited for here: ``seal`` waits.
             call(action, "create_index", name, index_parameters(client, layout), sync=False)
         except EngineError:
             call(action, "drop_collection", name)
@@ -133,16 +136,12 @@ class MilvusEngine:
 
         Raises:
             EngineError: another dimension, a vector that is not finite, an id that is too long,
-                or a collection that was adopted.
+                or a collection that someone else wrote.
         """
-        if generation.columns:
-            raise EngineError(
-                f"{generation.name} was adopted: Steelyard reads it, and does not write to it",
-                "write by what wrote it, or index the corpus with 'steelyard index'",
-            )
+        name = self._own(generation)
         requests, clipped = self.upsert_requests(generation, batch)
         for rows in requests:
-            self.connection.call(f"write to {generation.name}", "upsert", generation.name, rows)
+            self.connection.call(f"write to {name}", "upsert", name, rows)
         return clipped
 
     def upsert_requests(
@@ -158,18 +157,18 @@ class MilvusEngine:
 
     def delete(self, generation: Generation, ids: Sequence[str]) -> None:
         """Remove documents by id."""
-        layout = self._layout(generation)
+        name, layout = self._own(generation), own_layout(generation, lite=self._lite)
         for first in range(0, len(ids), IDS_A_REQUEST):
             self.connection.call(
-                f"delete documents of {generation.name}",
+                f"delete documents of {name}",
                 "delete",
-                generation.name,
+                name,
                 filter=ids_expression(ids[first : first + IDS_A_REQUEST], layout),
             )
 
     def seal(self, generation: Generation) -> None:
         """Flush, wait until indexes are built, load, and wait until searches see everything."""
-        name, call = generation.name, self.connection.call
+        name, call = self._own(generation), self.connection.call
         call(f"flush {name}", "flush", name, attempt_seconds=None if self._lite else _LONG)
         if not self._lite:
             self._wait_for_indexes(generation)
@@ -192,15 +191,16 @@ class MilvusEngine:
         """Remove a generation, from memory first.
 
         Raises:
-            EngineError: the alias stands for it.
+            EngineError: the alias stands for it, or someone else wrote it.
         """
+        name = self._own(generation)
         current = self.resolve()
-        if current is not None and current.name == generation.name:
-            raise EngineError(f"{generation.name} is what {self._alias} stands for, so it stays")
-        action = f"drop {generation.name}"
-        if self.connection.call(action, "has_collection", generation.name):
-            self.connection.call(action, "release_collection", generation.name)
-            self.connection.call(action, "drop_collection", generation.name)
+        if current is not None and current.name == name:
+            raise EngineError(f"{name} is what {self._alias} stands for, so it stays")
+        action = f"drop {name}"
+        if self.connection.call(action, "has_collection", name):
+            self.connection.call(action, "release_collection", name)
+            self.connection.call(action, "drop_collection", name)
 
     def open(self, generation: Generation, vocabulary: Vocabulary | None = None) -> MilvusIndex:
         """A generation for reading, loaded into memory.
@@ -262,6 +262,20 @@ class MilvusEngine:
         seconds = None if self._lite else _LONG
         self.connection.call(f"load {name}", "load_collection", name, attempt_seconds=seconds)
 
+    def _own(self, generation: Generation) -> str:
+        """The name of a collection that Steelyard wrote: no other is written to or dropped."""
+        if generation.columns:
+            raise EngineError(
+                f"{generation.name} was adopted: Steelyard only reads it",
+                "change it by what wrote it, or index the corpus with 'steelyard index'",
+            )
+        if not self._names.fullmatch(generation.name):
+            raise EngineError(
+                f"{generation.name!r} is no generation of {self._alias!r} that Steelyard wrote",
+                "those are called <alias>_<utc time>_<hash>",
+            )
+        return generation.name
+
     def _loaded(self, generation: Generation) -> MilvusIndex:
         self._load(generation.name)
         return MilvusIndex(self.connection, generation, self._layout(generation))
@@ -277,19 +291,10 @@ class MilvusEngine:
         return Description.of(self.connection.call(action, "describe_collection", name))
 
     def _dense_index(self, generation: Generation, action: str) -> dict[str, Any]:
-        name, column = generation.name, generation.columns["dense"]
-        indexes = self.connection.call(action, "list_indexes", name, column)
-        if not indexes:
-            raise EngineError(f"{name} has no index on {column!r}", "make one, and adopt it again")
-        found: dict[str, Any] = self.connection.call(action, "describe_index", name, indexes[0])
-        metric = str(found.get("metric_type", "")).upper()
-        if metric not in ("IP", "COSINE"):
-            raise EngineError(
-                f"the index on {column!r} of {name} compares by {metric or 'nothing known'}, "
-                "Steelyard by IP or COSINE",
-                "drop that index and make one with metric_type IP",
-            )
-        return found
+        name, column = generation.name, generation.columns[DENSE]
+        names = self.connection.call(action, "list_indexes", name, column)
+        found = [self.connection.call(action, "describe_index", name, each) for each in names[:1]]
+        return comparable(generation, found)
 
     def _wait_for_indexes(self, generation: Generation) -> None:
         name, built, moved = generation.name, -1, time.monotonic()
@@ -342,8 +347,21 @@ class MilvusServerEngine(MilvusEngine):
         )
         layout = own_layout(generation, lite=False)
         if generation.columns:
-            layout = self._layout(generation)
+            index = await self._dense_index_async(connection, generation)
+            layout = adopted_layout(generation, description, index)
         return AsyncMilvusIndex(connection, generation, layout)
+
+    async def _dense_index_async(
+        self, connection: AsyncConnection, generation: Generation
+    ) -> dict[str, Any]:
+        name, column, action = (
+            generation.name,
+            generation.columns[DENSE],
+            f"open {generation.name}",
+        )
+        names = await connection.call(action, "list_indexes", name, column)
+        found = [await connection.call(action, "describe_index", name, each) for each in names[:1]]
+        return comparable(generation, found)
 
     async def close_async(self) -> None:
         """Let go of what ``open_async`` opened in this loop."""

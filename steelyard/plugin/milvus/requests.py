@@ -23,13 +23,11 @@ from steelyard.plugin.milvus.filter import ids_expression, milvus_expression
 from steelyard.plugin.milvus.layout import Layout
 from steelyard.plugin.milvus.rows import stored_document
 from steelyard.plugin.milvus.schema import dense_search_parameters
+from steelyard.plugin.milvus_rest import MAX_WINDOW
 from steelyard.types import DenseVectors, SparseVectors
 
-MAX_WINDOW = 16384
-"""Largest ``offset + k``, and most queries of one request."""
-
 READ_LEVEL = "Bounded"
-"""Searches see what is five seconds old; waiting for the newest ("Strong") takes 200 ms each.
+"""Searches see what is some seconds old: each would have to wait for the newest ("Strong").
 ``seal`` waits until the newest is seen."""
 
 _HITS_A_REQUEST = 50_000

@@ -67,9 +67,9 @@ def milvus(
 
     check_port(port)
     place = data_folder(data, "milvus", as_nobody=False) if data else work_folder("milvus")
-    with _until_stopped() as serve, place as (folder, _):
+    with _until_stopped() as serve, place as (folder, lock):
         status.print("  starting Milvus", markup=False)
-        with milvus_process(folder, port=port) as server:
+        with milvus_process(folder, port=port, locks=[lock]) as server:
             _announce(f"milvus://localhost:{server.address.rsplit(':', 1)[1]}/demo", data, json)
 
             def check() -> None:

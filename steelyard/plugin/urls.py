@@ -21,6 +21,9 @@ from steelyard.plugin.vocabulary import Vocabulary
 ENTRY_POINTS = "steelyard.engines"
 """The name of an entry point is the scheme, its object an ``OpenEngine``."""
 
+_FILES = ("milvus-lite", "lucene")
+"""Engines that are a file or a folder: their URLs name the index by ``name=``."""
+
 _ALIAS = re.compile(r"[a-z][a-z0-9_]{0,99}")
 _PAIR = re.compile(r"dense=(?P<dense>.+),sparse=(?P<sparse>.+)|sparse=(.+),dense=(.+)")
 
@@ -78,7 +81,7 @@ def parse_url(url: str) -> EngineUrl:
     if unknown:
         raise InputError(f"unknown setting {unknown[0]!r} in the engine URL", "known: name")
     alias = query.get("name", ["documents"])[0]
-    if parts.netloc and not parts.scheme.endswith("-lite"):
+    if parts.netloc and parts.scheme not in _FILES:
         if query:
             raise InputError(
                 "the engine URL names the index by 'name='",

@@ -75,6 +75,7 @@ class MemoryEngine:
         self.alias = alias
         self.faults = Faults()
         self.deleted: set[str] = set()
+        self.broken: set[str] = set()
         self._held: dict[str, ExactIndex] = {}
         self._published: str | None = None
 
@@ -105,6 +106,8 @@ class MemoryEngine:
         return [self._held[name].generation for name in sorted(self._held, reverse=True)]
 
     def open(self, generation: Generation, vocabulary: Vocabulary | None = None) -> MemoryIndex:
+        if generation.name in self.broken:
+            raise EngineError(f"{generation.name} cannot be opened")
         return MemoryIndex(self._held[generation.name], self)
 
     def create(self, generation: Generation) -> None:

@@ -310,6 +310,8 @@ def test_an_index_of_someone_else_is_not_taken_for_ours(engine: Engine, tmp_path
         ("elastic://host/x", "no engine for 'elastic'"),
         ("nonsense", "no engine for 'nonsense'"),
         ("milvus-lite://user:secret@/x.db", "carries credentials"),
+        ("dense=opensearchs://u:secret@h/n", "no engine for 'dense=opensearchs'"),
+        ("u:secret@h/n", "no engine for"),
         ("milvus-lite:///x.db?name=Bad-Name", "cannot name an index"),
         ("milvus-lite:///x.db?nmae=x", "unknown setting 'nmae'"),
         ("milvus-lite:///x?name=x", r"ends in \.db, not '/x'"),

@@ -197,7 +197,8 @@ def test_a_document_that_the_lead_lacks_is_no_hit(small: Small, pair: Engine) ->
     searcher = Searcher(small.encoder, pair)
     ids = [hit.id for hit in searcher.search("heart attack", 5).hits]
     pair._lead.delete(replace(found, arms=("sparse",), arms_elsewhere=("dense",)), ids[:1])  # type: ignore[attr-defined]
-    assert ids[0] not in [hit.id for hit in searcher.search("heart attack", 5, feedback=3).hits]
+    for options in ({"feedback": 3}, {"explain": True}, {"documents": False}):
+        assert ids[0] not in [h.id for h in searcher.search("heart attack", 5, **options).hits]
 
 
 def test_halves_that_do_not_belong_together(pair: Engine, urls: tuple[str, str]) -> None:

@@ -194,6 +194,11 @@ def test_bad_input(bpe: Packed, tiny_pack: Path, tmp_path: Path) -> None:
     ]
     for message, more in cases:
         fails(2, message, *base, *more)
+    for message, url in (
+        ("this is a pair", "dense=opensearch://h/n,sparse=opensearch://h/n"),
+        ("for an engine of 'milvus'", "milvus://h/n"),
+    ):
+        fails(2, message, *base[:4], "--dsl", "opensearch", "--to", url)
     for dsl in ("opensearch", "milvus"):
         fails(2, "no token of this query", "query", "", "--pack", tiny_pack, "--index", "demo",
               "--dsl", dsl)  # fmt: skip

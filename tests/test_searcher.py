@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,8 @@ def test_one_arm_alone(memory: MemoryEngine, tiny_encoder: QueryEncoder) -> None
         assert {hit.id for hit in hits} == {"d0", "d2", "d3", "d5", "d6"}
         with pytest.raises(InputError, match="refines the dense arm"):
             sparse.search("heavy", feedback=2)
+        with pytest.raises(InputError, match="feedback by -1 documents"):
+            sparse.search("heavy", feedback=-1)
     assert "dense" not in memory.faults.calls
 
 
@@ -104,6 +107,7 @@ def test_one_arm_alone(memory: MemoryEngine, tiny_encoder: QueryEncoder) -> None
         ({"arms": ("dense", "dense")}, "no arms"),
         ({"on_engine_failure": "ignore"}, "on_engine_failure is 'ignore'"),
         ({"deadline": 0.0}, "a deadline of 0.0 seconds"),
+        ({"candidates": 0}, "0 candidates"),
         ({"fusion": "sum"}, "unknown fusion 'sum'"),
         ({"arms": ("match",), "fused_by_engine": True}, "dense and the sparse arm only"),
     ],
@@ -207,6 +211,26 @@ def test_an_arm_that_hangs_ends_at_the_deadline(
         release(memory)
 
 
+def test_an_arm_that_hangs_keeps_no_other_waiting(
+    memory: MemoryEngine, tiny_encoder: QueryEncoder
+) -> None:
+    """More searches than the hanging arm has threads: the other arm answers all of them."""
+    settings: dict[str, Any] = {"candidates": 20, "deadline": 1.5}
+    with Searcher(tiny_encoder, memory, on_engine_failure="degrade", **settings) as lenient:
+        lenient.search("heavy arm", 3)
+        memory.faults.hanging = {"dense": threading.Event()}
+        before = memory.faults.calls.count("dense")
+        try:
+            with ThreadPoolExecutor(60) as users:
+                answers = list(users.map(lambda _: lenient.search("heavy arm", 3), range(60)))
+        finally:
+            release(memory)
+    assert {tuple(answer.missing) for answer in answers} == {("dense",)}
+    assert all(len(answer.hits) == 3 for answer in answers)
+    # Those that had not begun when their time was over never did.
+    assert memory.faults.calls.count("dense") - before <= 16
+
+
 def test_an_alias_that_hangs_keeps_nobody_waiting(
     memory: MemoryEngine, tiny_encoder: QueryEncoder
 ) -> None:
@@ -228,6 +252,31 @@ def test_an_alias_that_hangs_keeps_nobody_waiting(
             opened.search("heavy")
     finally:
         release(fresh)
+
+
+def test_a_newer_generation_that_cannot_be_opened(
+    memory: MemoryEngine, tiny_encoder: QueryEncoder
+) -> None:
+    documents = encoded(tiny_encoder, [Document("d0", "heavy")])
+
+    async def by_tasks() -> tuple[Any, Any]:
+        async with AsyncSearcher(tiny_encoder, memory, resolve_every=0) as tasks:
+            first = await tasks.search("heavy", 3)
+            newer = memory.add(documents, tiny_encoder)
+            memory.broken = {newer.name}
+            return first, await tasks.search("heavy", 3)
+
+    with Searcher(tiny_encoder, memory, resolve_every=0) as opened:
+        first = opened.search("heavy", 3)
+        memory.broken = {memory.add(documents, tiny_encoder).name}
+        stays = opened.search("heavy", 3)
+        assert stays.hits == first.hits
+        assert "cannot be opened" in stays.behind
+        memory.broken = set()
+        assert opened.search("heavy", 3).generation != first.generation
+    before, after = asyncio.run(by_tasks())
+    assert after.hits == before.hits
+    assert "cannot be opened" in after.behind
 
 
 def test_an_alias_that_fails_or_goes(memory: MemoryEngine, tiny_encoder: QueryEncoder) -> None:

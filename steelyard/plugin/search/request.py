@@ -199,8 +199,9 @@ def _hits_plan(
             method.fusion,
             refined=rankings.refined,
         )
-    scores = dict(zip(fused.ids, fused.scores.tolist(), strict=True))
-    arms = {arm: _arm_hits(candidates) for arm, candidates in ranking.arms.items()}
+    wanted = set(chosen)
+    scores = _hits_of(fused, wanted)
+    arms = {arm: _hits_of(candidates, wanted) for arm, candidates in ranking.arms.items()}
     hits = []
     for i in chosen:
         document = None if found is None else found[i]
@@ -208,7 +209,7 @@ def _hits_plan(
         hits.append(
             Hit(
                 i,
-                scores[i],
+                scores[i].score,
                 said.get(DENSE),
                 said.get(SPARSE),
                 said.get(MATCH),
@@ -280,10 +281,10 @@ def _note(name: str, error: EngineError, method: Method, missing: dict[str, Engi
     missing[name] = error
 
 
-def _arm_hits(candidates: Candidates) -> dict[str, ArmHit]:
+def _hits_of(candidates: Candidates, wanted: set[str]) -> dict[str, ArmHit]:
+    """Score and rank of the wanted ids, as far as they are candidates."""
     return {
-        identifier: ArmHit(score, rank)
-        for rank, (identifier, score) in enumerate(
-            zip(candidates.ids, candidates.scores.tolist(), strict=True), start=1
-        )
+        identifier: ArmHit(float(candidates.scores[place]), place + 1)
+        for place, identifier in enumerate(candidates.ids)
+        if identifier in wanted
     }

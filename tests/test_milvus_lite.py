@@ -372,7 +372,7 @@ def test_a_pack_of_another_space_is_refused_with_both(small: Small, engine: Engi
     assert found is not None
     other = replace(found, dense_space="dense-0000000000000000")
     with pytest.raises(PackMismatchError) as caught:
-        check_spaces(small.encoder, other)
+        check_spaces(small.encoder.metadata.spaces, other)
     assert small.made.metadata.spaces.dense in caught.value.message
     assert "dense-0000000000000000" in caught.value.message
     made = small.made

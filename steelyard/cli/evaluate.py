@@ -142,7 +142,7 @@ def run_systems(
         generation = engine.resolve()
         if generation is None:
             raise EngineError(f"no index {engine.alias!r} in {to}", "run 'steelyard index' first")
-        check_spaces(queries, generation)
+        check_spaces(queries.metadata.spaces, generation)
         index = engine.open(generation)
         if exact:
             with progress.stage("read the stored vectors"):

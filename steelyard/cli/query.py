@@ -143,7 +143,7 @@ def _generation(encoder: QueryEncoder, to: str) -> Generation:
         engine.close()
     if generation is None:
         raise EngineError(f"no index {engine.alias!r} in this engine", "make one, or say --index")
-    check_spaces(encoder, generation)
+    check_spaces(encoder.metadata.spaces, generation)
     return generation
 
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Generic, Protocol, runtime_checkable
 
-from steelyard.plugin.engine import Candidates, Generation, Queries, SearchIndex, StoredDocument
+from steelyard.plugin.engine import (
+    AbsentArm,
+    Candidates,
+    Generation,
+    Queries,
+    SearchIndex,
+    StoredDocument,
+)
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.fusion import Fusion
 from steelyard.plugin.text_match import TextMatch
@@ -88,6 +95,25 @@ class AsyncArm(Protocol[Queries]):
         timeout: float | None = None,
     ) -> list[Candidates]:
         """See ``Arm.search``."""
+
+
+class AsyncAbsentArm(Generic[Queries]):
+    """``AbsentArm``, awaited."""
+
+    def __init__(self, arm: str, index: str) -> None:
+        self._absent: AbsentArm[Queries] = AbsentArm(arm, index)
+
+    async def search(
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        filter: Filter | None = None,
+        offset: int = 0,
+        timeout: float | None = None,
+    ) -> list[Candidates]:
+        """Always raises ``EngineError``."""
+        return self._absent.search(queries, k, filter=filter, offset=offset, timeout=timeout)
 
 
 class AsyncSearchIndex(Protocol):

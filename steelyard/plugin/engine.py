@@ -7,6 +7,7 @@ generation, opened). The two are apart because a reader never needs to know how 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -121,6 +122,11 @@ class Generation:
                 f"{where} does not carry Steelyard's description: {error}",
                 "index the corpus again with 'steelyard index'",
             ) from error
+
+
+def generation_names(alias: str) -> re.Pattern[str]:
+    """What the generations of an alias are called: ``<alias>_<utc time>_<short hash>``."""
+    return re.compile(re.escape(alias) + r"_\d{14}_[0-9a-f]{8}")
 
 
 Queries = TypeVar("Queries", DenseVectors, SparseVectors, Sequence[str], contravariant=True)

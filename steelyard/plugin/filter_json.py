@@ -9,9 +9,8 @@ import json
 from typing import Any
 
 from steelyard.errors import InputError
-from steelyard.plugin.filters import And, Eq, Exists, Filter, In, Not, Or, Range, Scalar
+from steelyard.plugin.filters import MAX_DEPTH, And, Eq, Exists, Filter, In, Not, Or, Range, Scalar
 
-_MAX_DEPTH = 50
 _BOUNDS = ("gte", "gt", "lte", "lt")
 _EXAMPLE = '{"and": [{"eq": {"brand": "a"}}, {"range": {"price": {"gte": 5, "lt": 10}}}]}'
 
@@ -30,8 +29,8 @@ def parse_filter(text: str) -> Filter:
 
 
 def _read(value: Any, depth: int) -> Filter:
-    if depth > _MAX_DEPTH:
-        raise InputError(f"the filter is nested more than {_MAX_DEPTH} deep")
+    if depth > MAX_DEPTH:
+        raise InputError(f"the filter is nested more than {MAX_DEPTH} deep")
     if not isinstance(value, dict) or len(value) != 1:
         raise _bad(value, "an object of one key")
     ((kind, inside),) = value.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -34,7 +35,7 @@ class OnePack:
 
     def encoder_for(self, generation: Generation) -> QueryEncoder:
         """See ``Packs``."""
-        check_spaces(self.encoder, generation)
+        check_spaces(self.encoder.metadata.spaces, generation)
         return self.encoder
 
 
@@ -79,7 +80,7 @@ class PackFolder:
             )
         if name not in self._open:
             encoder = QueryEncoder.load(found[name][0])
-            check_spaces(encoder, generation)
+            check_spaces(encoder.metadata.spaces, generation)
             while len(self._open) >= _OPEN:
                 del self._open[next(iter(self._open))]
             self._open[name] = encoder
@@ -109,13 +110,24 @@ def open_packs(path: str | Path) -> Packs:
     return OnePack(QueryEncoder.load(folder))
 
 
-def check_spaces(queries: QueryEncoder, generation: Generation) -> None:
-    """Refuse a pack whose spaces are not the index's, showing both."""
-    for arm, ours, theirs in _differing(queries.metadata.spaces, generation):
+def check_spaces(
+    spaces: Spaces, generation: Generation, hint: str = "", *, here: bool = False
+) -> None:
+    """Refuse a pack whose spaces are not the index's, showing both.
+
+    Args:
+        spaces: of the pack.
+        generation: the index.
+        hint: what to do about it.
+        here: look only at the arms that this engine holds, not at its pair's.
+    """
+    if here:
+        generation = replace(generation, arms_elsewhere=())
+    for arm, ours, theirs in _differing(spaces, generation):
         raise PackMismatchError(
             f"the pack's {arm} space is {ours}, the documents of {generation.name} are in "
             f"{theirs}",
-            "search with a pack of that space, or index the corpus with this pack",
+            hint or "search with a pack of that space, or index the corpus with this pack",
         )
 
 

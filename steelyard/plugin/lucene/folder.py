@@ -20,7 +20,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +27,7 @@ from pathlib import Path
 from steelyard.encoders.json_object import read_json
 from steelyard.encoders.whole_file import whole_file
 from steelyard.errors import EngineError, InputError
-from steelyard.plugin.engine import Generation
+from steelyard.plugin.engine import Generation, generation_names
 
 MARKER = "steelyard.json"
 DESCRIPTION = "generation.json"
@@ -38,7 +37,6 @@ BUILD = "build-"
 DOCUMENTS, DENSE, LUCENE = "documents.arrow", "dense.npy", "lucene"
 
 _KIND = {"kind": "lucene", "format": 1}
-_STAMP = r"_\d{14}_[0-9a-f]{8}"
 
 
 class LuceneFolder:
@@ -51,7 +49,7 @@ class LuceneFolder:
 
     def __init__(self, path: Path, alias: str) -> None:
         self.path, self.alias = path, alias
-        self._names = re.compile(re.escape(alias) + _STAMP)
+        self._names = generation_names(alias)
 
     def check(self, *, must_exist: bool) -> None:
         """See that the folder is ours, or may become it.

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from steelyard.errors import EngineError, needs_extra
-from steelyard.plugin.abilities import AsyncArm
+from steelyard.errors import needs_extra
+from steelyard.plugin.abilities import AsyncAbsentArm, AsyncArm
 from steelyard.plugin.backoff import Backoff, bounded
 from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.engine import (
@@ -17,7 +17,6 @@ from steelyard.plugin.engine import (
     SPARSE,
     Candidates,
     Generation,
-    Queries,
     StoredDocument,
 )
 from steelyard.plugin.filters import Filter
@@ -131,14 +130,16 @@ class AsyncMilvusIndex:
         self.arms = generation.arms
         name = generation.name
         self.dense: AsyncArm[DenseVectors] = (
-            AsyncDenseArm(connection, generation, layout) if layout.dense else _Absent(DENSE, name)
+            AsyncDenseArm(connection, generation, layout)
+            if layout.dense
+            else AsyncAbsentArm(DENSE, name)
         )
         self.sparse: AsyncArm[SparseVectors] = (
             AsyncSparseArm(connection, generation, layout)
             if layout.sparse
-            else _Absent(SPARSE, name)
+            else AsyncAbsentArm(SPARSE, name)
         )
-        self.match: AsyncArm[Sequence[str]] = _Absent(MATCH, name)
+        self.match: AsyncArm[Sequence[str]] = AsyncAbsentArm(MATCH, name)
 
     async def get(
         self,
@@ -213,25 +214,3 @@ async def _search(
             for request in plan.requests
         ]
     )
-
-
-class _Absent(AsyncArm[Queries]):
-    """``AbsentArm``, awaited."""
-
-    def __init__(self, arm: str, index: str) -> None:
-        self._arm, self._index = arm, index
-
-    async def search(
-        self,
-        queries: Queries,
-        k: int,
-        *,
-        filter: Filter | None = None,
-        offset: int = 0,
-        timeout: float | None = None,
-    ) -> list[Candidates]:
-        """Always raises ``EngineError``."""
-        del queries, k, filter, offset, timeout
-        raise EngineError(
-            f"{self._index} has no {self._arm} arm", "choose arms that this index has"
-        )

@@ -8,14 +8,13 @@ search sees what was written some seconds ago unless it waits; a collection is s
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from steelyard.errors import EngineError
 from steelyard.plugin.batch_check import check_batch
-from steelyard.plugin.engine import DENSE, SPARSE, Generation
+from steelyard.plugin.engine import DENSE, SPARSE, Generation, generation_names
 from steelyard.plugin.milvus.adoption import adopted, comparable
 from steelyard.plugin.milvus.async_index import AsyncClients, AsyncConnection, AsyncMilvusIndex
 from steelyard.plugin.milvus.connection import (
@@ -40,7 +39,6 @@ from steelyard.plugin.quantise import quantise
 from steelyard.plugin.vocabulary import Vocabulary
 from steelyard.types import EncodedDocuments
 
-_STAMP = r"_\d{14}_[0-9a-f]{8}"
 _LONG = 3600.0
 """Seconds for a flush, and for loading a collection into memory."""
 
@@ -59,7 +57,7 @@ class MilvusEngine:
 
     def __init__(self, connection: Connection, alias: str, *, lite: bool) -> None:
         self.connection, self._alias, self._lite = connection, alias, lite
-        self._names = re.compile(re.escape(alias) + _STAMP)
+        self._names = generation_names(alias)
 
     @property
     def alias(self) -> str:

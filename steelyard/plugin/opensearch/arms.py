@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeAlias
 
-from steelyard.plugin.engine import AbsentArm, Candidates, Queries
+from steelyard.plugin.engine import Candidates, Queries
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.opensearch.async_connection import AsyncConnection
 from steelyard.plugin.opensearch.connection import Connection
@@ -53,22 +53,3 @@ class AsyncArm(Generic[Queries]):
     ) -> list[Candidates]:
         """See ``Arm.search``."""
         return await self._connection.run(self._call(queries, k, offset, filter), timeout)
-
-
-class AsyncAbsentArm(Generic[Queries]):
-    """``AbsentArm``, awaited."""
-
-    def __init__(self, arm: str, index: str) -> None:
-        self._absent: AbsentArm[Queries] = AbsentArm(arm, index)
-
-    async def search(
-        self,
-        queries: Queries,
-        k: int,
-        *,
-        filter: Filter | None = None,
-        offset: int = 0,
-        timeout: float | None = None,
-    ) -> list[Candidates]:
-        """Always raises ``EngineError``."""
-        return self._absent.search(queries, k, filter=filter, offset=offset, timeout=timeout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from steelyard.plugin.abilities import AsyncArm
+from steelyard.plugin.abilities import AsyncAbsentArm, AsyncArm
 from steelyard.plugin.engine import DENSE, MATCH, SPARSE, Candidates, StoredDocument
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.fusion import Fusion
@@ -28,17 +28,17 @@ class AsyncOpenSearchIndex:
         self.dense: AsyncArm[DenseVectors] = (
             arms.AsyncArm(connection, target.dense)
             if DENSE in self.arms
-            else arms.AsyncAbsentArm(DENSE, name)
+            else AsyncAbsentArm(DENSE, name)
         )
         self.sparse: AsyncArm[SparseVectors] = (
             arms.AsyncArm(connection, target.sparse)
             if SPARSE in self.arms
-            else arms.AsyncAbsentArm(SPARSE, name)
+            else AsyncAbsentArm(SPARSE, name)
         )
         self.match: AsyncArm[Sequence[str]] = (
             arms.AsyncArm(connection, target.match)
             if MATCH in self.arms
-            else arms.AsyncAbsentArm(MATCH, name)
+            else AsyncAbsentArm(MATCH, name)
         )
 
     async def hybrid(

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 from steelyard.errors import EngineError
 from steelyard.plugin.batch_check import check_batch
 from steelyard.plugin.deadline import Deadline
-from steelyard.plugin.engine import Generation
+from steelyard.plugin.engine import Generation, generation_names
 from steelyard.plugin.opensearch.adoption import check_ids, check_sample, survey
 from steelyard.plugin.opensearch.async_connection import AsyncConnection
 from steelyard.plugin.opensearch.async_index import AsyncOpenSearchIndex
@@ -39,8 +39,6 @@ from steelyard.plugin.quantise import quantise
 from steelyard.plugin.text_match import TextMatch
 from steelyard.plugin.vocabulary import TermKeys, Vocabulary
 from steelyard.types import EncodedDocuments
-
-_STAMP = r"_\d{14}_[0-9a-f]{8}"
 
 _INDEX_NAME = re.compile(r"(?![-_+.])[^\sA-Z\\/*?\"<>|,#:%]{1,255}")
 """What goes into a path as it is: no pattern, no list, no way up, nothing to escape."""
@@ -67,7 +65,7 @@ class OpenSearchEngine:
         self._connection = connection
         self._alias = alias
         self._keys = TermKeys(vocabulary)
-        self._names = re.compile(re.escape(alias) + _STAMP)
+        self._names = generation_names(alias)
         self._asynchronous: WeakKeyDictionary[AbstractEventLoop, AsyncConnection] = (
             WeakKeyDictionary()
         )

@@ -34,9 +34,10 @@ from steelyard.plugin.opensearch.cluster.pipelines import (
     put_pipeline,
     set_default,
 )
-from steelyard.plugin.opensearch.cluster.target import Target, check_pack
+from steelyard.plugin.opensearch.cluster.target import Target
 from steelyard.plugin.opensearch.cluster.verify import verify
 from steelyard.plugin.opensearch.connection import Connection
+from steelyard.plugin.packs import check_spaces
 from steelyard.progress import Progress
 
 
@@ -141,7 +142,13 @@ def _generation_for(metadata: PackMetadata, target: Target) -> Generation:
             f"no index {target.alias!r} in this cluster",
             "make one with 'steelyard index', or add --models-only to install before that",
         )
-    check_pack(metadata, generation)
+    check_spaces(
+        metadata.spaces,
+        generation,
+        "install the pack of this index; for the next index of this pack, add --models-only and "
+        "then run 'steelyard index'",
+        here=True,
+    )
     there = default_pipelines(target.connection, generation.name).get(generation.name)
     if there is not None and pack_of(there) is None:
         raise EngineError(

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from steelyard.encoders.pack.metadata import PackMetadata
-from steelyard.errors import InputError, PackMismatchError
+from steelyard.errors import InputError
 from steelyard.plugin.engine import Generation
 from steelyard.plugin.opensearch.connection import Connection
 from steelyard.plugin.opensearch.engine import OpenSearchEngine
@@ -57,24 +56,3 @@ def open_target(url: str) -> Iterator[Target]:
         yield Target(url, connection, parts.alias)
     finally:
         connection.close()
-
-
-def check_pack(metadata: PackMetadata, generation: Generation) -> None:
-    """Refuse a pack whose spaces are not those of the arms that a generation holds.
-
-    Raises:
-        PackMismatchError: both spaces.
-    """
-    spaces = {
-        "dense": (metadata.spaces.dense, generation.dense_space),
-        "sparse": (metadata.spaces.sparse, generation.sparse_space),
-    }
-    for arm in generation.arms:
-        ours, theirs = spaces[arm]
-        if ours != theirs:
-            raise PackMismatchError(
-                f"the pack's {arm} space is {ours}, the documents of {generation.name} are in "
-                f"{theirs}",
-                "install the pack of this index; for the next index of this pack, add "
-                "--models-only and then run 'steelyard index'",
-            )

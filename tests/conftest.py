@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ from steelyard.indexer.readers import open_corpus
 from steelyard.plugin.engine import Engine
 from steelyard.plugin.urls import open_engine
 from steelyard.progress import SilentProgress
+
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # read when a test first imports grpc
 
 ROOT = Path(__file__).resolve().parents[1]
 SCIFACT = ROOT / "examples" / "scifact"

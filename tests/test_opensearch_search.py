@@ -15,6 +15,7 @@ import pytest
 
 from steelyard.errors import EngineError, PackMismatchError
 from steelyard.indexer.load import LoadReport, exact_index, load_shards
+from steelyard.plugin.abilities import SearchesBoth
 from steelyard.plugin.engine import Candidates, Engine
 from steelyard.plugin.fusion import Fusion
 from steelyard.plugin.ranking import rank
@@ -85,6 +86,27 @@ def test_arms_rank_as_exact_search_does(small: Small, opener: Opener) -> None:
         )
     ]
     print(f"scores differ by {max(dense):.1e} (dense), {max(sparse):.1e} (sparse)")
+
+
+def test_both_arms_in_one_request_are_the_arms(small: Small, opener: Opener) -> None:
+    """As a searcher with few candidates asks: also without a term, or without a known token."""
+    engine = opener(small.encoder.tokenizer)
+    load(small, engine)
+    found = engine.resolve()
+    assert found is not None
+    index = engine.open(found)
+    assert isinstance(index, SearchesBoth)
+    for text in [*questions(10), *HOSTILE, "", "🙂"]:
+        encoded = small.encoder.encode_query([text])
+        both = index.search_both(encoded.dense, encoded.sparse, 40)
+        for arm, expected in (
+            ("dense", index.dense.search(encoded.dense, 40)),
+            ("sparse", index.sparse.search(encoded.sparse, 40)),
+        ):
+            answer = both[arm]
+            assert not isinstance(answer, EngineError)
+            assert answer[0].ids == expected[0].ids
+            np.testing.assert_array_equal(answer[0].scores, expected[0].scores)
 
 
 @pytest.mark.parametrize("feedback", [0, 3])

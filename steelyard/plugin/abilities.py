@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Generic, Protocol, runtime_checkable
 
+from steelyard.errors import EngineError
 from steelyard.plugin.engine import (
     AbsentArm,
     Candidates,
@@ -54,6 +55,22 @@ class FusesArms(Protocol):
         timeout: float | None = None,
     ) -> list[Candidates]:
         """Ranks ``offset + 1`` to ``offset + k`` by fused score, for each of n queries."""
+
+
+@runtime_checkable
+class SearchesBoth(Protocol):
+    """An index that answers both vector arms in one request, which is one round trip less."""
+
+    def search_both(
+        self,
+        dense: DenseVectors,
+        sparse: SparseVectors,
+        k: int,
+        *,
+        filter: Filter | None = None,
+        timeout: float | None = None,
+    ) -> Mapping[str, list[Candidates] | EngineError]:
+        """Ranks 1 to k of one query by arm; of an arm that fails, its error."""
 
 
 @runtime_checkable

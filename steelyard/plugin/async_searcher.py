@@ -137,7 +137,7 @@ class AsyncSearcher:
     ) -> Answer:
         current, index = await self._index(current, deadline)
         check_abilities(index, request, self.settings)
-        plan = answer_plan(request, self.settings, current, started)
+        plan = answer_plan(request, self.settings, current, index, started)
         return await drive_async(plan, index, deadline)
 
     async def _now(self, deadline: Deadline) -> Current:

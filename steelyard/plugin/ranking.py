@@ -28,7 +28,7 @@ from steelyard.plugin.engine import (
 from steelyard.plugin.feedback import refine
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.fusion import Fusion, fuse_arms
-from steelyard.plugin.search.calls import Call, Fetch, SearchArm, SearchFused
+from steelyard.plugin.search.calls import Call, Fetch, SearchArm, SearchBoth, SearchFused
 from steelyard.plugin.search.drive import drive
 from steelyard.types import DenseVectors, EncodedQueries
 
@@ -36,6 +36,10 @@ T = TypeVar("T")
 Plan: TypeAlias = Generator[Sequence[Call], Sequence[Any], T]
 
 FEEDBACK = "feedback"
+
+_TOGETHER = 300
+"""Candidates up to which both arms are asked in one request: decoding two long answers one after
+the other takes longer than a second round trip at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class Method:
         feedback: number of best documents that refine the query; 0 is off.
         fused_by_engine: the engine joins the arms; what each arm said is not known then.
         degrade: go on without an arm that fails, as long as one answers.
+        together: both vector arms of a single query are asked in one request.
     """
 
     fusion: Fusion
@@ -59,6 +64,7 @@ class Method:
     feedback: int = 0
     fused_by_engine: bool = False
     degrade: bool = False
+    together: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +107,7 @@ def ranking_plan(queries: EncodedQueries, texts: Sequence[str], method: Method) 
         rankings = [Ranking(fused, {}) for fused in checked(answer)]
         arms: dict[str, list[Candidates]] = {}
     else:
-        asked = {DENSE: queries.dense, SPARSE: queries.sparse, MATCH: texts}
-        answers = yield [
-            SearchArm(arm, asked[arm], method.candidates, method.filter)  # type: ignore[arg-type]
-            for arm in method.arms
-        ]
+        answers = yield from _arm_answers(queries, texts, method)
         arms = {}
         for arm, answer in zip(method.arms, answers, strict=True):
             if isinstance(answer, EngineError):
@@ -137,6 +139,26 @@ def ranking_plan(queries: EncodedQueries, texts: Sequence[str], method: Method) 
     if method.fused_by_engine:
         return Rankings([Ranking(fused, {}) for fused in again], missing, refined=True)
     return Rankings(_fused(arms | {DENSE: again}, method.fusion), missing, refined=True)
+
+
+def _arm_answers(
+    queries: EncodedQueries, texts: Sequence[str], method: Method
+) -> Plan[Sequence[Any]]:
+    """One a searched arm: candidates of each query, or the arm's error."""
+    together = method.together and method.candidates <= _TOGETHER and len(queries) == 1
+    if together and set(method.arms) == set(VECTOR_ARMS):
+        (both,) = yield [
+            SearchBoth(queries.dense, queries.sparse, method.candidates, method.filter)
+        ]
+        failed = isinstance(both, EngineError)
+        return [both if failed else both[arm] for arm in method.arms]
+    asked = {DENSE: queries.dense, SPARSE: queries.sparse, MATCH: texts}
+    return (
+        yield [
+            SearchArm(arm, asked[arm], method.candidates, method.filter)  # type: ignore[arg-type]
+            for arm in method.arms
+        ]
+    )
 
 
 def rank(

@@ -180,7 +180,7 @@ class Searcher:
         self, request: Request, current: Current, deadline: Deadline, started: float
     ) -> Answer:
         check_abilities(current.index, request, self.settings)
-        plan = answer_plan(request, self.settings, current, started)
+        plan = answer_plan(request, self.settings, current, current.index, started)
         return drive(plan, current.index, self._threads, deadline)
 
     def _now(self, deadline: Deadline) -> Current:

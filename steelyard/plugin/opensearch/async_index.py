@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from steelyard.errors import EngineError
 from steelyard.plugin.abilities import AsyncAbsentArm, AsyncArm
 from steelyard.plugin.engine import DENSE, MATCH, SPARSE, Candidates, StoredDocument
 from steelyard.plugin.filters import Filter
@@ -40,6 +41,18 @@ class AsyncOpenSearchIndex:
             if MATCH in self.arms
             else AsyncAbsentArm(MATCH, name)
         )
+
+    async def search_both(
+        self,
+        dense: DenseVectors,
+        sparse: SparseVectors,
+        k: int,
+        *,
+        filter: Filter | None = None,
+        timeout: float | None = None,
+    ) -> Mapping[str, list[Candidates] | EngineError]:
+        """Both vector arms of one query in one request: see ``SearchesBoth``."""
+        return await self._connection.run(self._target.both(dense, sparse, k, filter), timeout)
 
     async def hybrid(
         self,

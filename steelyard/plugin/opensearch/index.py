@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from steelyard.errors import EngineError
 from steelyard.plugin.engine import (
     DENSE,
     MATCH,
@@ -46,6 +47,18 @@ class OpenSearchIndex:
         self.match: Arm[Sequence[str]] = (
             SyncArm(connection, target.match) if MATCH in self.arms else AbsentArm(MATCH, name)
         )
+
+    def search_both(
+        self,
+        dense: DenseVectors,
+        sparse: SparseVectors,
+        k: int,
+        *,
+        filter: Filter | None = None,
+        timeout: float | None = None,
+    ) -> Mapping[str, list[Candidates] | EngineError]:
+        """Both vector arms of one query in one request: see ``SearchesBoth``."""
+        return self._connection.run(self._target.both(dense, sparse, k, filter), timeout)
 
     def hybrid(
         self,

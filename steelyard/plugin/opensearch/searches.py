@@ -109,6 +109,47 @@ class Searches:
             answers[row] = _page(names, scores * factor, k, offset)
         return answers
 
+    def both(
+        self, dense: DenseVectors, sparse: SparseVectors, k: int, filter: Filter | None
+    ) -> Steps[dict[str, list[Candidates] | EngineError]]:
+        """Ranks 1 to k of both arms for one query, in one request.
+
+        Raises:
+            EngineError: as ``dense`` and ``sparse``; an arm that the engine refuses is its error
+                in the answer.
+        """
+        self._check_dense(dense)
+        self._check_sparse(sparse)
+        _check_window(k, 0)
+        condition, layout = self.condition(filter), self.layout
+        ((terms, factor),) = self.query_terms(sparse)
+        clauses: dict[str, Json] = {}
+        if dense.any():
+            clauses[DENSE] = dense_query(dense[0], k, condition, layout.dense)
+        if terms:
+            clauses[SPARSE] = sparse_query(terms, condition, layout.sparse)
+        answers: dict[str, list[Candidates] | EngineError] = {
+            arm: [NO_CANDIDATES] for arm in (DENSE, SPARSE)
+        }
+        if not clauses:
+            return answers
+        bodies = [search_body(clause, k, layout.id) for clause in clauses.values()]
+        request = many_searches(self.generation.name, bodies, layout.id)
+        answer = yield request
+        responses = responses_of(request.action, answer, len(bodies))
+        for arm, response in zip(clauses, responses, strict=True):
+            try:
+                ids, scores = _read(request.action, response, layout.id)
+            except EngineError as error:
+                answers[arm] = error
+                continue
+            if arm == DENSE:
+                scores = layout.inner_products(scores, _norm(layout, dense[0]))
+            else:
+                scores = scores * (factor / self.generation.scale)
+            answers[arm] = [_page(ids, scores, k, 0)]
+        return answers
+
     def match(
         self, queries: Sequence[str], k: int, offset: int, filter: Filter | None
     ) -> Steps[list[Candidates]]:
@@ -224,11 +265,7 @@ class Searches:
 
     def _ask_all(self, bodies: list[Json], k: int, offset: int) -> Steps[list[Found]]:
         """Ids and the engine's scores of ranks 1 to ``offset + k`` for each query."""
-        if k < 1 or offset < 0 or offset + k > MAX_WINDOW:
-            raise InputError(
-                f"offset {offset} + k {k} candidates, OpenSearch gives 1 to {MAX_WINDOW:,}",
-                "ask for fewer",
-            )
+        _check_window(k, offset)
         at_once = min(max(1, _HITS_A_REQUEST // (offset + k)), _QUERIES_A_REQUEST)
         found: list[Found] = []
         for first in range(0, len(bodies), at_once):
@@ -261,10 +298,20 @@ def read_many(action: str, answer: Json, expected: int, id_field: str | None) ->
     Raises:
         EngineError: one was refused, or not all shards answered it.
     """
-    responses = answer.get("responses", [])
+    responses = responses_of(action, answer, expected)
+    return [_read(action, response, id_field) for response in responses]
+
+
+def responses_of(action: str, answer: Json, expected: int) -> list[Json]:
+    """The answer to each of many searches, refusals among them.
+
+    Raises:
+        EngineError: not all were answered.
+    """
+    responses: list[Json] = answer.get("responses", [])
     if len(responses) != expected:
         raise EngineError(f"cannot {action}: {expected} queries sent, {len(responses)} answered")
-    return [_read(action, response, id_field) for response in responses]
+    return responses
 
 
 def check_complete(action: str, response: Mapping[str, Any]) -> None:
@@ -299,6 +346,14 @@ def _read(action: str, response: Json, id_field: str | None) -> Found:
     ids = [name for name, _ in named if name is not None]
     scores = [score for name, score in named if name is not None]
     return ids, np.array(scores, dtype=np.float64)
+
+
+def _check_window(k: int, offset: int) -> None:
+    if k < 1 or offset < 0 or offset + k > MAX_WINDOW:
+        raise InputError(
+            f"offset {offset} + k {k} candidates, OpenSearch gives 1 to {MAX_WINDOW:,}",
+            "ask for fewer",
+        )
 
 
 def _norm(layout: Layout, query: DenseVectors) -> float:

@@ -51,6 +51,28 @@ class SearchArm:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchBoth:
+    """Ranks 1 to k of both vector arms of one query, in one request."""
+
+    dense: DenseVectors
+    sparse: SparseVectors
+    k: int
+    filter: Filter | None = None
+    share: float = STEP
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return "the engine of both arms"
+
+    def on(self, index: Any, timeout: float | None) -> Any:
+        """See ``Call``."""
+        return index.search_both(
+            self.dense, self.sparse, self.k, filter=self.filter, timeout=timeout
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class SearchFused:
     """Ranks 1 to k of both arms as the engine itself joins them."""
 

@@ -93,8 +93,8 @@ class Request:
     highlight: bool
     explain: bool
 
-    def method(self, settings: SearchSettings, current: Current) -> Method:
-        """How this query is ranked in this generation.
+    def method(self, settings: SearchSettings, current: Current, index: Any) -> Method:
+        """How this query is ranked in this generation, by the index that is asked.
 
         Raises:
             InputError: more hits than candidates, or something that the index has not.
@@ -131,6 +131,7 @@ class Request:
             self.feedback,
             settings.fused_by_engine,
             settings.on_engine_failure == DEGRADE,
+            hasattr(index, "search_both"),
         )
 
 
@@ -138,6 +139,7 @@ def answer_plan(
     request: Request,
     settings: SearchSettings,
     current: Current,
+    index: Any,
     started: float,
 ) -> Plan[Answer]:
     """From text to answer over one generation.
@@ -146,12 +148,13 @@ def answer_plan(
         request: the search.
         settings: of the searcher.
         current: what is searched.
+        index: that is asked: of ``current``, or the same opened asynchronously.
         started: when the search began, by ``time.perf_counter``.
     """
     before = time.perf_counter()
     encoded = current.queries.encode_query(request.text, instruction=request.instruction)
     encode_seconds = time.perf_counter() - before
-    method = request.method(settings, current)
+    method = request.method(settings, current, index)
     if MATCH not in method.arms and encoded.empty[0]:
         hits: list[Hit] = []
         missing: Mapping[str, EngineError] = {}

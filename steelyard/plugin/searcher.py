@@ -114,12 +114,12 @@ class Searcher:
 
     def index(self) -> SearchIndex:
         """The generation to search now; the alias is read again every 5 seconds."""
-        return self._now(Deadline(None)).index
+        return self._current.get(Deadline(None)).index
 
     @property
     def queries(self) -> QueryEncoder:
         """The encoder of the generation that is searched now."""
-        return self._now(Deadline(None)).queries
+        return self._current.get(Deadline(None)).queries
 
     def search(
         self,
@@ -160,21 +160,20 @@ class Searcher:
         request = Request(
             text, k, offset, filter, feedback, instruction, recency, documents, highlight, explain
         )
-        current = self._now(deadline)
+        current = self._current.get(deadline)
         try:
             answer = self._answer(request, current, deadline, started)
-            failed = bool(answer.missing)
+            if not answer.missing:
+                return answer
+            fresh = self._current.newer_than(current, deadline)
+            if fresh is None:
+                return answer
         except EngineError:
             # The generation may have been dropped since the alias was read.
             fresh = self._current.newer_than(current, deadline)
             if fresh is None:
                 raise
-            return self._answer(request, fresh, deadline, started)
-        if failed:
-            fresh = self._current.newer_than(current, deadline)
-            if fresh is not None:
-                return self._answer(request, fresh, deadline, started)
-        return answer
+        return self._answer(request, fresh, deadline, started)
 
     def _answer(
         self, request: Request, current: Current, deadline: Deadline, started: float
@@ -182,9 +181,6 @@ class Searcher:
         check_abilities(current.index, request, self.settings)
         plan = answer_plan(request, self.settings, current, current.index, started)
         return drive(plan, current.index, self._threads, deadline)
-
-    def _now(self, deadline: Deadline) -> Current:
-        return self._current.get(deadline)
 
 
 def set_text_match(engine: Engine, text_match: TextMatch | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Generic
 from weakref import WeakKeyDictionary
 
 from steelyard.errors import needs_extra
@@ -17,6 +17,7 @@ from steelyard.plugin.engine import (
     SPARSE,
     Candidates,
     Generation,
+    Queries,
     StoredDocument,
 )
 from steelyard.plugin.filters import Filter
@@ -24,7 +25,7 @@ from steelyard.plugin.milvus.connection import client_options
 from steelyard.plugin.milvus.errors import engine_error, may_pass, quiet, too_slow
 from steelyard.plugin.milvus.layout import Layout
 from steelyard.plugin.milvus.requests import (
-    SearchPlan,
+    PlanArm,
     plan_dense,
     plan_get,
     plan_sparse,
@@ -130,12 +131,12 @@ class AsyncMilvusIndex:
         self.arms = generation.arms
         name = generation.name
         self.dense: AsyncArm[DenseVectors] = (
-            AsyncDenseArm(connection, generation, layout)
+            AsyncMilvusArm(connection, generation, layout, plan_dense)
             if layout.dense
             else AsyncAbsentArm(DENSE, name)
         )
         self.sparse: AsyncArm[SparseVectors] = (
-            AsyncSparseArm(connection, generation, layout)
+            AsyncMilvusArm(connection, generation, layout, plan_sparse)
             if layout.sparse
             else AsyncAbsentArm(SPARSE, name)
         )
@@ -160,17 +161,22 @@ class AsyncMilvusIndex:
         return read_documents(generation, layout, found, vectors=vectors, terms=terms)
 
 
-class AsyncDenseArm:
-    """``DenseArm``, awaited."""
+class AsyncMilvusArm(Generic[Queries]):
+    """``MilvusArm``, awaited."""
 
     def __init__(
-        self, connection: AsyncConnection, generation: Generation, layout: Layout
+        self,
+        connection: AsyncConnection,
+        generation: Generation,
+        layout: Layout,
+        plan: PlanArm[Queries],
     ) -> None:
         self._connection, self._generation, self._layout = connection, generation, layout
+        self._plan: PlanArm[Queries] = plan
 
     async def search(
         self,
-        queries: DenseVectors,
+        queries: Queries,
         k: int,
         *,
         filter: Filter | None = None,
@@ -178,39 +184,11 @@ class AsyncDenseArm:
         timeout: float | None = None,
     ) -> list[Candidates]:
         """See ``Arm.search``."""
-        plan = plan_dense(self._generation, self._layout, queries, k, filter, offset)
-        return await _search(self._connection, self._generation, plan, timeout)
-
-
-class AsyncSparseArm:
-    """``SparseArm``, awaited."""
-
-    def __init__(
-        self, connection: AsyncConnection, generation: Generation, layout: Layout
-    ) -> None:
-        self._connection, self._generation, self._layout = connection, generation, layout
-
-    async def search(
-        self,
-        queries: SparseVectors,
-        k: int,
-        *,
-        filter: Filter | None = None,
-        offset: int = 0,
-        timeout: float | None = None,
-    ) -> list[Candidates]:
-        """See ``Arm.search``."""
-        plan = plan_sparse(self._generation, self._layout, queries, k, filter, offset)
-        return await _search(self._connection, self._generation, plan, timeout)
-
-
-async def _search(
-    connection: AsyncConnection, generation: Generation, plan: SearchPlan, timeout: float | None
-) -> list[Candidates]:
-    action, deadline = f"search {generation.name}", Deadline(timeout)
-    return plan.answers(
-        [
-            await connection.call(action, "search", deadline=deadline, **request)
-            for request in plan.requests
-        ]
-    )
+        plan = self._plan(self._generation, self._layout, queries, k, filter, offset)
+        action, deadline = f"search {self._generation.name}", Deadline(timeout)
+        return plan.answers(
+            [
+                await self._connection.call(action, "search", deadline=deadline, **request)
+                for request in plan.requests
+            ]
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Generic
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from steelyard.plugin.engine import (
     Arm,
     Candidates,
     Generation,
+    Queries,
     StoredDocument,
 )
 from steelyard.plugin.filters import Filter
@@ -22,7 +24,7 @@ from steelyard.plugin.milvus.connection import Connection
 from steelyard.plugin.milvus.errors import engine_error, quiet
 from steelyard.plugin.milvus.layout import Layout
 from steelyard.plugin.milvus.requests import (
-    SearchPlan,
+    PlanArm,
     plan_dense,
     plan_get,
     plan_sparse,
@@ -42,10 +44,14 @@ class MilvusIndex:
         self.generation = generation
         name = generation.name
         self.dense: Arm[DenseVectors] = (
-            DenseArm(connection, generation, layout) if layout.dense else AbsentArm(DENSE, name)
+            MilvusArm(connection, generation, layout, plan_dense)
+            if layout.dense
+            else AbsentArm(DENSE, name)
         )
         self.sparse: Arm[SparseVectors] = (
-            SparseArm(connection, generation, layout) if layout.sparse else AbsentArm(SPARSE, name)
+            MilvusArm(connection, generation, layout, plan_sparse)
+            if layout.sparse
+            else AbsentArm(SPARSE, name)
         )
         self.match: Arm[Sequence[str]] = AbsentArm(MATCH, name)
         self.arms = generation.arms
@@ -113,15 +119,22 @@ class MilvusIndex:
         return EncodedDocuments(documents, vectors, rows_of_terms)
 
 
-class DenseArm:
-    """Inner products: by HNSW on a server, exact in Lite."""
+class MilvusArm(Generic[Queries]):
+    """One arm: dense by HNSW on a server and exact in Lite, sparse exact."""
 
-    def __init__(self, connection: Connection, generation: Generation, layout: Layout) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        generation: Generation,
+        layout: Layout,
+        plan: PlanArm[Queries],
+    ) -> None:
         self._connection, self._generation, self._layout = connection, generation, layout
+        self._plan: PlanArm[Queries] = plan
 
     def search(
         self,
-        queries: DenseVectors,
+        queries: Queries,
         k: int,
         *,
         filter: Filter | None = None,
@@ -129,37 +142,11 @@ class DenseArm:
         timeout: float | None = None,
     ) -> list[Candidates]:
         """See ``Arm.search``."""
-        plan = plan_dense(self._generation, self._layout, queries, k, filter, offset)
-        return _search(self._connection, self._generation, plan, timeout)
-
-
-class SparseArm:
-    """Exact sums of query weight times impact."""
-
-    def __init__(self, connection: Connection, generation: Generation, layout: Layout) -> None:
-        self._connection, self._generation, self._layout = connection, generation, layout
-
-    def search(
-        self,
-        queries: SparseVectors,
-        k: int,
-        *,
-        filter: Filter | None = None,
-        offset: int = 0,
-        timeout: float | None = None,
-    ) -> list[Candidates]:
-        """See ``Arm.search``."""
-        plan = plan_sparse(self._generation, self._layout, queries, k, filter, offset)
-        return _search(self._connection, self._generation, plan, timeout)
-
-
-def _search(
-    connection: Connection, generation: Generation, plan: SearchPlan, timeout: float | None
-) -> list[Candidates]:
-    action, deadline = f"search {generation.name}", Deadline(timeout)
-    return plan.answers(
-        [
-            connection.call(action, "search", deadline=deadline, **request)
-            for request in plan.requests
-        ]
-    )
+        plan = self._plan(self._generation, self._layout, queries, k, filter, offset)
+        action, deadline = f"search {self._generation.name}", Deadline(timeout)
+        return plan.answers(
+            [
+                self._connection.call(action, "search", deadline=deadline, **request)
+                for request in plan.requests
+            ]
+        )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from steelyard.plugin.engine import (
     NO_CANDIDATES,
     Candidates,
     Generation,
+    Queries,
     StoredDocument,
     best_first,
 )
@@ -62,6 +63,10 @@ class SearchPlan:
             scores = np.asarray(hit.distances, dtype=np.float64) * factor
             answers[row] = best_first([str(i) for i in hit.ids], scores, self.k)
         return answers
+
+
+PlanArm: TypeAlias = Callable[[Generation, Layout, Queries, int, "Filter | None", int], SearchPlan]
+"""Generation, layout, queries, k, filter, offset to requests: ``plan_dense``, ``plan_sparse``."""
 
 
 def plan_dense(

@@ -12,7 +12,7 @@ import numpy as np
 from steelyard.encoders.causal.build import BuildJob, build_pack
 from steelyard.encoders.causal.tower import CausalEncoder
 from steelyard.encoders.query.encoder import QueryEncoder
-from steelyard.indexer.shards import read_shard
+from steelyard.indexer.encoding.shards import read_shard
 from steelyard.plugin.engine import Engine, Generation
 from steelyard.plugin.urls import open_engine
 from steelyard.progress import SilentProgress

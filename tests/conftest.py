@@ -30,7 +30,7 @@ from steelyard.encoders.pack.spaces import vocabulary_hash
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.encoders.query.tables import table_tensors
 from steelyard.indexer.distillation_job import DistillationJob, DistilledPack, distill_pack
-from steelyard.indexer.readers import open_corpus
+from steelyard.indexer.reading.readers import open_corpus
 from steelyard.plugin.engine import Engine
 from steelyard.plugin.urls import open_engine
 from steelyard.progress import SilentProgress

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from pymilvus import MilvusClient
 
-from steelyard.indexer.shards import read_shard
+from steelyard.indexer.encoding.shards import read_shard
 from steelyard.plugin.searcher import Searcher
 from steelyard.plugin.urls import open_engine
 from steelyard.types import EncodedDocuments

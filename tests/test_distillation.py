@@ -20,7 +20,7 @@ from steelyard.encoders.distillation.training import train_table
 from steelyard.encoders.documents.sentence_transformers import SentenceTransformersEncoder
 from steelyard.encoders.query.tokenizer import PackTokenizer, TokenRows
 from steelyard.errors import InputError
-from steelyard.indexer.shards import read_shard
+from steelyard.indexer.encoding.shards import read_shard
 from steelyard.progress import SilentProgress
 from steelyard.types import Document, l2_normalise
 from tests.conftest import SMALL_SETTINGS, Small, scifact_lines

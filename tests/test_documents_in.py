@@ -10,9 +10,14 @@ from pathlib import Path
 import pytest
 
 from steelyard.errors import InputError
-from steelyard.indexer.metadata_fields import parse_fields
-from steelyard.indexer.readers import open_corpus
-from steelyard.indexer.validation import MAX_DOCUMENT_BYTES, ReadDocument, Rejection, validate
+from steelyard.indexer.reading.metadata_fields import parse_fields
+from steelyard.indexer.reading.readers import open_corpus
+from steelyard.indexer.reading.validation import (
+    MAX_DOCUMENT_BYTES,
+    ReadDocument,
+    Rejection,
+    validate,
+)
 from tests.conftest import SCIFACT, write_jsonl
 
 GOOD = b'{"_id": "a", "title": "T", "text": "some text"}'

@@ -16,10 +16,10 @@ from steelyard.encoders.documents.paired import PairedEncoder
 from steelyard.encoders.documents.protocol import DocumentEncoder
 from steelyard.encoders.documents.sentence_transformers import SentenceTransformersEncoder
 from steelyard.errors import InputError
-from steelyard.indexer.encode import encode_corpus, plan_encoding
-from steelyard.indexer.manifest import EncodingPlan
-from steelyard.indexer.readers import CorpusFile, open_corpus
-from steelyard.indexer.shards import read_shard
+from steelyard.indexer.encoding.encode import encode_corpus, plan_encoding
+from steelyard.indexer.encoding.manifest import EncodingPlan
+from steelyard.indexer.encoding.shards import read_shard
+from steelyard.indexer.reading.readers import CorpusFile, open_corpus
 from steelyard.progress import SilentProgress
 from steelyard.types import DocumentVectors
 from tests.conftest import MODEL, Small, scifact_lines, write_jsonl

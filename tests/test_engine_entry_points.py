@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from steelyard.errors import EngineError, InputError
-from steelyard.indexer.load import load_shards
+from steelyard.indexer.loading.load import load_shards
 from steelyard.plugin.searcher import Searcher
 from steelyard.plugin.urls import open_engine
 from steelyard.progress import SilentProgress

@@ -18,7 +18,7 @@ import pytest
 from pymilvus import MilvusClient
 
 from steelyard.errors import EngineError
-from steelyard.indexer.load import load_shards
+from steelyard.indexer.loading.load import load_shards
 from steelyard.plugin.async_searcher import AsyncSearcher
 from steelyard.plugin.searcher import Searcher
 from steelyard.plugin.urls import open_engine

@@ -15,7 +15,7 @@ from steelyard.eval.evaluate import evaluate
 from steelyard.eval.measures import measure, paired_p_value
 from steelyard.eval.runs import make_run, write_trec
 from steelyard.eval.systems import DEFAULT_SYSTEMS, parse_systems
-from steelyard.indexer.load import exact_index
+from steelyard.indexer.loading.load import exact_index
 from steelyard.plugin.engine import Candidates
 from steelyard.plugin.fusion import Fusion
 from steelyard.progress import SilentProgress

@@ -17,7 +17,7 @@ from steelyard.encoders.causal.tower import CausalEncoder
 from steelyard.encoders.export.formats import export_pack
 from steelyard.encoders.export.opensearch_models import MIN_WEIGHT, MODELS
 from steelyard.encoders.query.encoder import QueryEncoder
-from steelyard.indexer.shards import read_shard
+from steelyard.indexer.encoding.shards import read_shard
 from steelyard.plugin.fusion import Fusion
 from steelyard.plugin.quantise import quantise
 from steelyard.progress import SilentProgress

@@ -19,7 +19,7 @@ import pytest
 from steelyard.encoders.causal.table import naive_rows
 from steelyard.encoders.causal.tower import CausalEncoder
 from steelyard.encoders.query.encoder import QueryEncoder
-from steelyard.indexer.shards import read_shard
+from steelyard.indexer.encoding.shards import read_shard
 from tests.conftest import ROOT
 from tests.test_cli import ok
 

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steelyard.errors import EngineError, InputError
-from steelyard.indexer.load import exact_index, load_shards
+from steelyard.indexer.loading.load import exact_index, load_shards
 from steelyard.plugin.engine import Engine
 from steelyard.plugin.filters import Eq, Filter
 from steelyard.plugin.fusion import Fusion

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from steelyard.errors import EngineError, InputError, PackMismatchError
-from steelyard.indexer.load import exact_index, load_shards
+from steelyard.indexer.loading.load import exact_index, load_shards
 from steelyard.plugin.abilities import Adopts
 from steelyard.plugin.engine import Engine, Generation
 from steelyard.plugin.filters import And, Eq, Exists, Filter, In, Not, Or, Range

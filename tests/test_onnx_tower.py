@@ -36,8 +36,8 @@ from steelyard.encoders.documents.sentence_transformers import SentenceTransform
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import InputError, PackMismatchError, SteelyardError
 from steelyard.indexer.distillation_job import DistillationJob, distill_pack
-from steelyard.indexer.readers import open_corpus
-from steelyard.indexer.shards import read_shard
+from steelyard.indexer.encoding.shards import read_shard
+from steelyard.indexer.reading.readers import open_corpus
 from steelyard.progress import SilentProgress
 from steelyard.types import l2_normalise
 from tests.conftest import MODEL, scifact_lines, write_jsonl

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from steelyard.errors import EngineError, PackMismatchError
-from steelyard.indexer.load import LoadReport, exact_index, load_shards
+from steelyard.indexer.loading.load import LoadReport, exact_index, load_shards
 from steelyard.plugin.abilities import SearchesBoth
 from steelyard.plugin.engine import Candidates, Engine
 from steelyard.plugin.fusion import Fusion

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from steelyard.errors import EngineError, InputError
-from steelyard.indexer.load import LoadReport, load_shards
-from steelyard.indexer.shards import read_shard
+from steelyard.indexer.encoding.shards import read_shard
+from steelyard.indexer.loading.load import LoadReport, load_shards
 from steelyard.plugin.async_searcher import AsyncSearcher
 from steelyard.plugin.engine import Engine
 from steelyard.plugin.filters import Eq

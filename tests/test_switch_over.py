@@ -23,7 +23,7 @@ from steelyard.encoders.pack.files import write_pack
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.encoders.query.tables import table_tensors
 from steelyard.errors import EngineError
-from steelyard.indexer.load import exact_index
+from steelyard.indexer.loading.load import exact_index
 from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.engine import Engine, Generation
 from steelyard.plugin.packs import open_packs

@@ -19,8 +19,8 @@ from steelyard.eval.collection import JudgedQueries, read_judged
 from steelyard.eval.measures import measure
 from steelyard.eval.runs import make_run
 from steelyard.indexer.build import encode_documents
-from steelyard.indexer.load import exact_index, load_shards
-from steelyard.indexer.readers import open_corpus
+from steelyard.indexer.loading.load import exact_index, load_shards
+from steelyard.indexer.reading.readers import open_corpus
 from steelyard.plugin.engine import Candidates, SearchIndex
 from steelyard.plugin.exact import ExactIndex
 from steelyard.plugin.fusion import Fusion

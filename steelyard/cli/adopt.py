@@ -49,7 +49,7 @@ def adopt(
     from steelyard.encoders.documents.from_pack import open_dense_encoder
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.indexer.adoption import adopt_index
-    from steelyard.indexer.metadata_fields import parse_fields
+    from steelyard.indexer.reading.metadata_fields import parse_fields
     from steelyard.plugin.urls import open_engine
 
     columns: dict[str, str] = {}

@@ -56,7 +56,7 @@ def seeds(
     from steelyard.eval.seeds import run_seeds, spread
     from steelyard.eval.systems import parse_systems
     from steelyard.indexer.distillation_job import DistillationJob
-    from steelyard.indexer.readers import open_corpus
+    from steelyard.indexer.reading.readers import open_corpus
 
     try:
         numbers = [int(seed) for seed in seeds.split(",")]
@@ -186,8 +186,8 @@ def documents(
 
     from steelyard.encoders.causal.tower import CausalEncoder
     from steelyard.eval.bench_causal import bench_documents
-    from steelyard.indexer.readers import open_corpus
-    from steelyard.indexer.validation import ReadDocument, validate
+    from steelyard.indexer.reading.readers import open_corpus
+    from steelyard.indexer.reading.validation import ReadDocument, validate
 
     found = (r for r in validate(open_corpus(corpus).lines(), {}) if isinstance(r, ReadDocument))
     texts = [read.document.content for read in islice(found, count)]

@@ -29,9 +29,9 @@ def bulk(
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.eval.bench_engines import bench_bulk
     from steelyard.indexer.build import encode_documents
-    from steelyard.indexer.load import template_generation
-    from steelyard.indexer.readers import open_corpus
-    from steelyard.indexer.shards import read_shard
+    from steelyard.indexer.encoding.shards import read_shard
+    from steelyard.indexer.loading.load import template_generation
+    from steelyard.indexer.reading.readers import open_corpus
 
     queries, progress = QueryEncoder.load(pack), RichProgress()
     folder, manifest = encode_documents(
@@ -103,8 +103,8 @@ def recall(
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.eval.bench_engines import bench_recall
     from steelyard.eval.passages import encoded_windows, windows
-    from steelyard.indexer.json_lines import read_object
-    from steelyard.indexer.readers import open_corpus
+    from steelyard.indexer.reading.json_lines import read_object
+    from steelyard.indexer.reading.readers import open_corpus
     from steelyard.plugin.engine import Generation
 
     encoder, progress = QueryEncoder.load(pack), RichProgress()

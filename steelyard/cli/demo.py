@@ -54,7 +54,7 @@ def demo(
     from steelyard.eval.systems import parse_systems
     from steelyard.indexer.build import index_corpus
     from steelyard.indexer.distillation_job import DistillationJob, distill_pack
-    from steelyard.indexer.readers import open_corpus
+    from steelyard.indexer.reading.readers import open_corpus
     from steelyard.plugin.fusion import Fusion
     from steelyard.plugin.searcher import Searcher
     from steelyard.plugin.urls import open_engine

@@ -24,7 +24,7 @@ def encode(
     """Encode queries by look-up: columns id, dense, sparse_ids, sparse_weights."""
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.eval.collection import read_queries
-    from steelyard.indexer.shards import write_queries
+    from steelyard.indexer.encoding.shards import write_queries
 
     encoder = QueryEncoder.load(pack)
     found, bad = read_queries(queries)

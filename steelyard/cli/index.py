@@ -44,8 +44,8 @@ def encode_documents(
     """Encode a corpus into Parquet shards: id, texts, dense, sparse_ids, sparse_weights."""
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.indexer import build
-    from steelyard.indexer.metadata_fields import parse_fields
-    from steelyard.indexer.readers import open_corpus
+    from steelyard.indexer.reading.metadata_fields import parse_fields
+    from steelyard.indexer.reading.readers import open_corpus
 
     folder, manifest = build.encode_documents(
         open_corpus(corpus),
@@ -92,8 +92,8 @@ def index(
     """Encode a corpus and load it; readers see the new index when it is complete."""
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.indexer.build import index_corpus
-    from steelyard.indexer.metadata_fields import parse_fields
-    from steelyard.indexer.readers import open_corpus
+    from steelyard.indexer.reading.metadata_fields import parse_fields
+    from steelyard.indexer.reading.readers import open_corpus
 
     source, queries, fields = open_corpus(corpus), QueryEncoder.load(pack), parse_fields(metadata)
     report = index_corpus(

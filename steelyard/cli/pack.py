@@ -70,8 +70,8 @@ def distill(
 ) -> None:
     """Learn a look-up table for a frozen embedding model, on a corpus's own text."""
     from steelyard.indexer.distillation_job import DistillationJob, distill_pack
-    from steelyard.indexer.metadata_fields import parse_fields
-    from steelyard.indexer.readers import open_corpus
+    from steelyard.indexer.reading.metadata_fields import parse_fields
+    from steelyard.indexer.reading.readers import open_corpus
 
     job = DistillationJob(
         model=model,

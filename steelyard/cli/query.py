@@ -59,7 +59,7 @@ def query(
 ) -> None:
     """Print the request body of a search: for services in Java, Go or anything else."""
     from steelyard.encoders.query.encoder import QueryEncoder
-    from steelyard.indexer.metadata_fields import parse_fields
+    from steelyard.indexer.reading.metadata_fields import parse_fields
     from steelyard.plugin.filter_json import parse_filter
     from steelyard.plugin.fusion import Fusion
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steelyard.errors import InputError
-from steelyard.indexer.json_lines import read_id, read_object
-from steelyard.indexer.readers import read_lines
+from steelyard.indexer.reading.json_lines import read_id, read_object
+from steelyard.indexer.reading.readers import read_lines
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from steelyard.eval.collection import JudgedQueries
 from steelyard.eval.evaluate import evaluate
 from steelyard.eval.systems import System
 from steelyard.indexer.distillation_job import DistillationJob, distill_pack
-from steelyard.indexer.load import exact_index
-from steelyard.indexer.readers import CorpusFile
+from steelyard.indexer.loading.load import exact_index
+from steelyard.indexer.reading.readers import CorpusFile
 from steelyard.plugin.fusion import Fusion
 from steelyard.progress import Progress
 

@@ -10,11 +10,11 @@ from typing import Any
 from steelyard.encoders.documents.batching import BATCH_TOKENS
 from steelyard.encoders.documents.from_pack import document_precision, open_document_encoder
 from steelyard.encoders.query.encoder import QueryEncoder
-from steelyard.indexer.encode import SHARD_DOCUMENTS, encode_corpus, plan_encoding
-from steelyard.indexer.load import LoadReport, load_shards
-from steelyard.indexer.manifest import Manifest
-from steelyard.indexer.places import shards_folder
-from steelyard.indexer.readers import CorpusFile
+from steelyard.indexer.encoding.encode import SHARD_DOCUMENTS, encode_corpus, plan_encoding
+from steelyard.indexer.encoding.manifest import Manifest
+from steelyard.indexer.encoding.places import shards_folder
+from steelyard.indexer.loading.load import LoadReport, load_shards
+from steelyard.indexer.reading.readers import CorpusFile
 from steelyard.plugin.engine import Engine
 from steelyard.progress import Progress
 

@@ -40,12 +40,12 @@ from steelyard.encoders.pack.spaces import vocabulary_hash
 from steelyard.encoders.query.tables import check_dtype, table_tensors
 from steelyard.encoders.query.tokenizer import PackTokenizer
 from steelyard.errors import InputError
-from steelyard.indexer.encode import encode_corpus, plan_encoding
-from steelyard.indexer.manifest import REJECTED, Manifest
-from steelyard.indexer.places import shards_folder
-from steelyard.indexer.readers import CorpusFile
-from steelyard.indexer.shards import read_shard
-from steelyard.indexer.validation import Rejection, validate
+from steelyard.indexer.encoding.encode import encode_corpus, plan_encoding
+from steelyard.indexer.encoding.manifest import REJECTED, Manifest
+from steelyard.indexer.encoding.places import shards_folder
+from steelyard.indexer.encoding.shards import read_shard
+from steelyard.indexer.reading.readers import CorpusFile
+from steelyard.indexer.reading.validation import Rejection, validate
 from steelyard.progress import Progress
 from steelyard.types import DenseVectors, Document
 

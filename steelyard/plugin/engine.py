@@ -89,6 +89,7 @@ class Generation:
         arms_elsewhere: the arms that are in another engine, under the same physical name.
         columns: of an adopted index: what it calls our fields (``id``, ``title``, ``text``,
             ``dense``, and the declared metadata fields); ours where it is silent.
+        passages: how long documents were split, tokens/overlap as in ``256/32``; empty: not.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Generation:
     arms: tuple[str, ...] = VECTOR_ARMS
     arms_elsewhere: tuple[str, ...] = ()
     columns: dict[str, str] = field(default_factory=dict)
+    passages: str = ""
 
     def to_json(self) -> str:
         """What is stored in the engine."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from steelyard.config import cache_dir
-from steelyard.indexer.manifest import EncodingPlan
+from steelyard.indexer.encoding.manifest import EncodingPlan
 
 
 def shards_folder(plan: EncodingPlan) -> Path:

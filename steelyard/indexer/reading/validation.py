@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from steelyard.indexer.json_lines import (
+from steelyard.indexer.reading.json_lines import (
     check_characters,
     check_id_length,
     read_id,
     read_object,
     read_string,
 )
-from steelyard.indexer.metadata_fields import read_value
-from steelyard.indexer.readers import RawLine
+from steelyard.indexer.reading.metadata_fields import read_value
+from steelyard.indexer.reading.readers import RawLine
 from steelyard.types import Document, MetadataValue
 
 MAX_DOCUMENT_BYTES = 1_000_000

@@ -13,8 +13,8 @@ import numpy as np
 from steelyard.encoders.pack.metadata import PackMetadata
 from steelyard.encoders.pack.spaces import short_hash
 from steelyard.errors import EngineError, PackMismatchError, SteelyardError
-from steelyard.indexer.manifest import Manifest, check_shard
-from steelyard.indexer.shards import read_shard
+from steelyard.indexer.encoding.manifest import Manifest, check_shard
+from steelyard.indexer.encoding.shards import read_shard
 from steelyard.plugin.engine import Engine, Generation
 from steelyard.plugin.exact import ExactIndex
 from steelyard.plugin.quantise import quantise

@@ -10,14 +10,13 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-
-from steelyard.encoders.documents.batching import BATCH_TOKENS, length_batches
+from steelyard.encoders.documents.batching import BATCH_TOKENS
 from steelyard.encoders.documents.protocol import DocumentEncoder
 from steelyard.encoders.folder_lock import locked_folder
 from steelyard.encoders.pack.files import sha256_of
 from steelyard.errors import InputError, SteelyardError
-from steelyard.indexer.manifest import (
+from steelyard.indexer.encoding.group import encode_group
+from steelyard.indexer.encoding.manifest import (
     EncodingPlan,
     Journal,
     Manifest,
@@ -28,11 +27,10 @@ from steelyard.indexer.manifest import (
     write_manifest,
     write_rejected,
 )
-from steelyard.indexer.readers import CorpusFile
-from steelyard.indexer.shards import write_shard
-from steelyard.indexer.validation import ReadDocument, Rejection, validate
+from steelyard.indexer.encoding.shards import write_shard
+from steelyard.indexer.reading.readers import CorpusFile
+from steelyard.indexer.reading.validation import ReadDocument, Rejection, validate
 from steelyard.progress import Progress
-from steelyard.types import Document, EncodedDocuments, SparseVectors
 
 SHARD_DOCUMENTS = 2048
 
@@ -183,39 +181,25 @@ def _encode_shard(
     folder: Path,
     advance: Callable[[int], None],
 ) -> ShardEntry:
-    texts = [read.document.content for read in group]
-    dense = np.zeros((len(texts), plan.dims), dtype=np.float32)
-    nothing = (np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32))
-    rows = [nothing] * len(texts)
-    for batch in length_batches(encoder.token_lengths(texts), plan.batch_tokens):
-        vectors = encoder.encode_document([texts[i] for i in batch])
-        if vectors.dense is not None:
-            dense[batch] = vectors.dense
-        if vectors.sparse is not None:
-            for i, row in zip(batch, vectors.sparse.rows(), strict=True):
-                rows[i] = row
-        advance(len(batch))
-    finite = [
-        bool(np.isfinite(vector).all() and np.isfinite(weights).all())
-        for vector, (_, weights) in zip(dense, rows, strict=True)
-    ]
-    good = [i for i, ok in enumerate(finite) if ok]
-    bad = [
-        RejectedDocument(line=read.line, id=read.document.id, reason="NaN or infinite vector")
-        for read, ok in zip(group, finite, strict=True)
-        if not ok
-    ]
-    documents: list[Document] = [group[i].document for i in good]
-    content = EncodedDocuments(
-        documents,
-        dense[good],
-        SparseVectors.from_rows([rows[i] for i in good], plan.vocabulary_size),
+    made = encode_group(
+        [read.document for read in group],
+        encoder,
+        dims=plan.dims,
+        vocabulary_size=plan.vocabulary_size,
+        batch_tokens=plan.batch_tokens,
+        advance=advance,
     )
+    bad = [
+        RejectedDocument(
+            line=group[i].line, id=group[i].document.id, reason="NaN or infinite vector"
+        )
+        for i in made.not_finite
+    ]
     path = folder / f"shard-{number:05d}.parquet"
-    write_shard(path, content, plan.fields)
+    write_shard(path, made.encoded, plan.fields)
     return ShardEntry(
         name=path.name,
-        documents=len(documents),
+        documents=len(made.encoded),
         last_line=group[-1].line,
         bytes=path.stat().st_size,
         sha256=sha256_of(path),

@@ -8,7 +8,7 @@ from typing import Any
 
 from steelyard.encoders.whole_file import whole_file
 from steelyard.errors import InputError, needs_extra
-from steelyard.indexer.vector_columns import (
+from steelyard.indexer.encoding.vector_columns import (
     VOCABULARY_KEY,
     read_vectors,
     vector_arrays,

@@ -1,0 +1,1 @@
+"""Documents to shards: Parquet files of texts and vectors, with a journal."""

@@ -1,0 +1,1 @@
+"""Shards to engines: generations filled, checked and published."""

@@ -54,10 +54,10 @@ class Fusion:
         return {DENSE: self.weights[0], SPARSE: self.weights[-1], MATCH: self.match}[arm]
 
 
-def fuse_arms(arms: Mapping[str, Candidates], fusion: Fusion) -> Candidates:
+def fuse_arms(arms: Mapping[str, Candidates], fusion: Fusion, k: int | None = None) -> Candidates:
     """One query's candidates by name of the arm, fused: see ``fuse``."""
     weights = tuple(fusion.weight(arm) for arm in arms)
-    return fuse(list(arms.values()), replace(fusion, weights=weights))
+    return fuse(list(arms.values()), replace(fusion, weights=weights), k)
 
 
 def fuse(arms: Sequence[Candidates], fusion: Fusion, k: int | None = None) -> Candidates:
@@ -68,19 +68,17 @@ def fuse(arms: Sequence[Candidates], fusion: Fusion, k: int | None = None) -> Ca
         fusion: the method.
         k: keep so many; None keeps the union.
     """
-    place: dict[str, int] = {}
-    positions = [
-        np.fromiter(
-            (place.setdefault(identifier, len(place)) for identifier in arm.ids),
-            dtype=np.int64,
-            count=len(arm.ids),
-        )
-        for arm in arms
-    ]
-    scores = np.zeros(len(place))
-    for index, (arm, where) in enumerate(zip(arms, positions, strict=True)):
-        scores[where] += contributions(arm.scores, fusion, fusion.weights[index])
-    return best_first(list(place), scores, len(place) if k is None else k)
+    totals: dict[str, float] = {}
+    for arm, weight in zip(arms, fusion.weights, strict=True):
+        gained = contributions(arm.scores, fusion, weight).tolist()
+        if not totals:
+            totals = dict(zip(arm.ids, gained, strict=True))
+            continue
+        so_far = totals.get
+        for identifier, gain in zip(arm.ids, gained, strict=True):
+            totals[identifier] = so_far(identifier, 0.0) + gain
+    scores = np.fromiter(totals.values(), dtype=np.float64, count=len(totals))
+    return best_first(list(totals), scores, len(totals) if k is None else k)
 
 
 def contributions(

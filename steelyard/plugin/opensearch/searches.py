@@ -342,10 +342,13 @@ def hit_id(hit: Json, id_field: str | None) -> str | None:
 def _read(action: str, response: Json, id_field: str | None) -> Found:
     check_complete(action, response)
     hits = response.get("hits", {}).get("hits", [])
+    if id_field is None:
+        scores = np.array([hit["_score"] for hit in hits], dtype=np.float64)
+        return [hit["_id"] for hit in hits], scores
     named = [(hit_id(hit, id_field), hit["_score"]) for hit in hits]
     ids = [name for name, _ in named if name is not None]
-    scores = [score for name, score in named if name is not None]
-    return ids, np.array(scores, dtype=np.float64)
+    known = [score for name, score in named if name is not None]
+    return ids, np.array(known, dtype=np.float64)
 
 
 def _check_window(k: int, offset: int) -> None:

@@ -120,6 +120,7 @@ class Request:
             raise InputError(f"feedback by {self.feedback} documents", "0 is off")
         if self.feedback and DENSE not in arms:
             raise InputError("feedback refines the dense arm, which is not searched")
+        needed = max(self.offset + self.k, self.feedback)
         filters = [f for f in (settings.filter, self.filter) if f is not None]
         return Method(
             settings.fusion
@@ -132,6 +133,7 @@ class Request:
             settings.fused_by_engine,
             settings.on_engine_failure == DEGRADE,
             hasattr(index, "search_both"),
+            needed if self.recency is None else max(needed, self.recency.window),
         )
 
 

@@ -38,6 +38,8 @@ figures-engines: .venv/.dev demo/pack
 	$(BIN)/steelyard index examples/scifact $(FIGURES) --to '$(PAIR)'
 	$(BIN)/steelyard bench search examples/scifact $(FIGURES) --to $(OPENSEARCH) --json docs/figures/search-opensearch.json
 	$(BIN)/steelyard bench search examples/scifact $(FIGURES) --to '$(PAIR)' --json docs/figures/search-pair.json
+	$(BIN)/steelyard bench search examples/scifact $(FIGURES) --passages 100000 --to $(OPENSEARCH)_passages --json docs/figures/search-opensearch-passages.json
+	$(BIN)/steelyard bench search examples/scifact $(FIGURES) --passages 100000 --to 'dense=$(MILVUS)_passages_pair,sparse=$(OPENSEARCH)_passages_pair' --json docs/figures/search-pair-passages.json
 	$(BIN)/steelyard bench recall examples/scifact $(FIGURES) --to $(OPENSEARCH) --json docs/figures/recall-opensearch.json
 	$(BIN)/steelyard bench recall examples/scifact $(FIGURES) --to $(MILVUS) --json docs/figures/recall-milvus.json
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,8 +12,13 @@ from steelyard.cli.options import Corpus, EngineOption, PackOption, PrecisionOpt
 from steelyard.cli.output import JsonOption, RichProgress, print_rows, write_json
 from steelyard.errors import InputError
 
+if TYPE_CHECKING:
+    from steelyard.encoders.query.encoder import QueryEncoder
+    from steelyard.plugin.engine import Generation
+    from steelyard.types import DenseVectors
+
 _WINDOW = 24
-"""Words of a passage that 'recall' encodes."""
+"""Words of a passage."""
 
 
 def bulk(
@@ -58,6 +63,10 @@ def search(
     candidates: Annotated[
         str, typer.Option(help="Of each arm: comma-separated, each is measured.")
     ] = "100,1000",
+    passages: Annotated[
+        int, typer.Option(min=0, help="Index so many passages of the corpus first; 0: as it is.")
+    ] = 0,
+    precision: PrecisionOption = "auto",
     json: JsonOption = None,
 ) -> None:
     """Milliseconds a query: arms alone, hybrid, with documents, with feedback, many at once."""
@@ -67,6 +76,8 @@ def search(
     from steelyard.plugin.searcher import Searcher
 
     texts = [query.text for query in read_judged(corpus).queries[:queries]]
+    if passages:
+        _index_passages(corpus, pack, to, passages, precision)
     results: list[dict[str, Any]] = []
     for depth in _numbers(candidates, "--candidates"):
         with Searcher.open(pack, to, candidates=depth) as searcher:
@@ -99,32 +110,57 @@ def recall(
     json: JsonOption = None,
 ) -> None:
     """Recall@100 of an engine's neighbours against exact ones, at the settings we give it."""
-    from steelyard.encoders.documents.from_pack import open_dense_encoder
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.eval.bench_engines import bench_recall
+
+    encoder, progress = QueryEncoder.load(pack), RichProgress()
+    template, texts, encoded = _passages(corpus, encoder, vectors, precision, progress)
+    looked_up = encoder.encode_dense(texts[:: max(1, len(texts) // queries)][:queries])
+    result = bench_recall(to, template, encoded, looked_up, progress)
+    print_rows("neighbours", ["", ""], [[name, str(value)] for name, value in result.items()])
+    write_json(result, json)
+
+
+def _passages(
+    corpus: Path, encoder: QueryEncoder, count: int, precision: str, progress: RichProgress
+) -> tuple[Generation, list[str], DenseVectors]:
+    """What a generation of passages is, their texts, and their vectors."""
+    from steelyard.encoders.documents.from_pack import open_dense_encoder
     from steelyard.eval.passages import encoded_windows, windows
     from steelyard.indexer.reading.json_lines import read_object
     from steelyard.indexer.reading.readers import open_corpus
     from steelyard.plugin.engine import Generation
 
-    encoder, progress = QueryEncoder.load(pack), RichProgress()
     metadata = encoder.metadata
     template = Generation(
-        "recall", metadata.spaces.dense, metadata.spaces.sparse, metadata.pack_id, "recall",
+        "passages", metadata.spaces.dense, metadata.spaces.sparse, metadata.pack_id, "passages",
         encoder.dims, encoder.vocabulary_size, metadata.sparse.scale,
     )  # fmt: skip
     lines = (read_object(line.data) for line in open_corpus(corpus).lines())
-    texts = windows([str(line.get("text", "")) for line in lines], vectors, _WINDOW)
-    passages = encoded_windows(
+    texts = windows([str(line.get("text", "")) for line in lines], count, _WINDOW)
+    vectors = encoded_windows(
         texts,
         metadata.spaces.dense,
         lambda: open_dense_encoder(metadata, precision=precision),
         progress,
     )
-    looked_up = encoder.encode_dense(texts[:: max(1, len(texts) // queries)][:queries])
-    result = bench_recall(to, template, passages, looked_up, progress)
-    print_rows("neighbours", ["", ""], [[name, str(value)] for name, value in result.items()])
-    write_json(result, json)
+    return template, texts, vectors
+
+
+def _index_passages(corpus: Path, pack: Path, to: str, count: int, precision: str) -> None:
+    from steelyard.encoders.documents.from_pack import open_sparse_encoder
+    from steelyard.encoders.query.encoder import QueryEncoder
+    from steelyard.eval.passages import index_passages
+    from steelyard.plugin.urls import open_engine
+
+    encoder, progress = QueryEncoder.load(pack), RichProgress()
+    template, texts, vectors = _passages(corpus, encoder, count, precision, progress)
+    engine = open_engine(to, vocabulary=encoder.tokenizer)
+    try:
+        terms = open_sparse_encoder(encoder)
+        index_passages(engine, template, texts, vectors, terms, progress)
+    finally:
+        engine.close()
 
 
 def _numbers(text: str, option: str) -> list[int]:

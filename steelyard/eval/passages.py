@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
 from steelyard.config import cache_dir
 from steelyard.encoders.documents.batching import encode_in_batches
+from steelyard.encoders.documents.bm25 import Bm25Encoder
 from steelyard.encoders.documents.protocol import FullModel
 from steelyard.encoders.pack.spaces import short_hash
 from steelyard.errors import InputError
+from steelyard.plugin.engine import Engine, Generation
 from steelyard.progress import Progress
-from steelyard.types import DenseVectors
+from steelyard.types import DenseVectors, Document, EncodedDocuments
 
 
 def windows(texts: list[str], count: int, words: int) -> list[str]:
@@ -74,3 +78,49 @@ def encoded_windows(
     np.save(temporary, vectors)
     temporary.replace(kept)
     return vectors
+
+
+def index_passages(
+    engine: Engine,
+    template: Generation,
+    texts: Sequence[str],
+    vectors: DenseVectors,
+    terms: Bm25Encoder,
+    progress: Progress,
+    *,
+    batch: int = 2048,
+) -> None:
+    """Publish passages under the engine's alias, called by their row; nothing if they are there.
+
+    Args:
+        engine: where to.
+        template: all but the name and the content.
+        texts: the passages.
+        vectors: theirs ``[n, d]``.
+        terms: of the pack.
+        progress: shows the load.
+        batch: passages of one upsert.
+    """
+    content = short_hash([template.dense_space, template.sparse_space, list(texts)])
+    current = engine.resolve()
+    if current is not None and current.content == content:
+        return
+    moment = f"{datetime.now(timezone.utc):%Y%m%d%H%M%S}"
+    name = f"{engine.alias}_{moment}_{short_hash([content, moment], 8)}"
+    generation = replace(template, name=name, content=content)
+    engine.create(generation)
+    with progress.stage("load passages", len(texts)) as advance:
+        for first in range(0, len(texts), batch):
+            part = texts[first : first + batch]
+            sparse = terms.encode_document(part).sparse
+            if sparse is None:
+                raise InputError("this pack's document encoder makes no terms")
+            documents = [Document(str(first + row), text) for row, text in enumerate(part)]
+            dense = vectors[first : first + batch]
+            engine.upsert(generation, EncodedDocuments(documents, dense, sparse))
+            advance(len(part))
+    with progress.stage("build the index"):
+        engine.seal(generation)
+    engine.publish(generation)
+    if current is not None:
+        engine.drop(current)

@@ -37,7 +37,7 @@ Plan: TypeAlias = Generator[Sequence[Call], Sequence[Any], T]
 
 FEEDBACK = "feedback"
 
-_TOGETHER = 300
+TOGETHER = 300
 """Candidates up to which both arms are asked in one request: decoding two long answers one after
 the other takes longer than a second round trip at the same time."""
 
@@ -148,7 +148,7 @@ def _arm_answers(
     queries: EncodedQueries, texts: Sequence[str], method: Method
 ) -> Plan[Sequence[Any]]:
     """One a searched arm: candidates of each query, or the arm's error."""
-    together = method.together and method.candidates <= _TOGETHER and len(queries) == 1
+    together = method.together and method.candidates <= TOGETHER and len(queries) == 1
     if together and set(method.arms) == set(VECTOR_ARMS):
         (both,) = yield [
             SearchBoth(queries.dense, queries.sparse, method.candidates, method.filter)

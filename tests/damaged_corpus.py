@@ -8,7 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-WORDS = "heavy document weightless query balance beam arm light steel yard scale weight".split()
+WORDS = (
+    "heavy",
+    "document",
+    "weightless",
+    "query",
+    "balance",
+    "beam",
+    "arm",
+    "light",
+    "steel",
+    "yard",
+)
 
 LARGE_BYTES = 10_000_000
 
@@ -119,4 +130,4 @@ def write_damaged(
                 good.append((line, f"d{line}"))
                 data = json.dumps(document(line, words)).encode()
             stream.write(data + b"\n")
-    return DamagedCorpus(path, lines, [id for _, id in good], rejected)
+    return DamagedCorpus(path, lines, [identifier for _, identifier in good], rejected)

@@ -31,8 +31,8 @@ def test_exactly_the_damaged_lines_are_rejected(tmp_path: Path, packed: str) -> 
             good.append((result.line, result.document.id))
         else:
             rejected.append(result)
-    assert [id for _, id in good] == made.good
-    assert all(id == f"d{line}" for line, id in good)
+    assert [read[1] for read in good] == made.good
+    assert all(name == f"d{line}" for line, name in good)
     assert len(rejected) == len(made.rejected) == 30 * (len(DAMAGES) - 1) + 1
     for found, expected in zip(rejected, made.rejected, strict=True):
         assert isinstance(found, Rejection)

@@ -95,9 +95,10 @@ class Splitter:
             return [document]
         # A long title leaves at least half of a passage to the text.
         room = max(length.tokens - title, length.tokens // 2)
-        pieces = cut(document.text, offsets, room, length.overlap)
-        if len(pieces) == 1:
+        spans = cut(document.text, offsets, room, length.overlap)
+        if len(spans) < 2:
             return [document]
+        pieces = (document.text[start:end] for start, end in spans)
         return [
             Document(
                 f"{document.id}#{number}", piece, document.title, document.id, document.metadata
@@ -126,8 +127,10 @@ def check_passage_ids(passages: Sequence[Document]) -> None:
         raise ValueError(f"passage id of {size} bytes, at most {MAX_ID_BYTES}")
 
 
-def cut(text: str, offsets: Sequence[tuple[int, int]], room: int, overlap: int) -> list[str]:
-    """Pieces of a text, each of at most ``room`` tokens.
+def cut(
+    text: str, offsets: Sequence[tuple[int, int]], room: int, overlap: int
+) -> list[tuple[int, int]]:
+    """Pieces of a text, each of at most ``room`` tokens, without white space around them.
 
     Args:
         text: the text.
@@ -135,19 +138,24 @@ def cut(text: str, offsets: Sequence[tuple[int, int]], room: int, overlap: int) 
         room: tokens of a piece, more than ``overlap``.
         overlap: tokens at the end of a piece that the next one says again; fewer where it would
             begin inside a word.
+
+    Returns:
+        First character and end of every piece. All that is not white space is in one.
     """
     borders = _Borders(text, offsets)
-    pieces: list[str] = []
+    spans: list[tuple[int, int]] = []
     first, count = 0, len(offsets)
     while True:
-        last = first + room >= count
-        end = count if last else borders.end(first, room, overlap)
+        end = count if first + room >= count else borders.end(first, room, overlap)
         start = 0 if first == 0 else borders.place(first)
-        piece = text[start : borders.place(end)].strip()
-        if piece:
-            pieces.append(piece)
+        piece = text[start : borders.place(end)]
+        start += len(piece) - len(piece.lstrip())
+        reached = start + len(piece.strip())
+        # White space may be tokens too: a piece may say nothing that the last one has not.
+        if reached > (spans[-1][1] if spans else start):
+            spans.append((start, reached))
         if end >= count:
-            return pieces or [text]
+            return spans
         first = borders.begin(max(end - overlap, first + 1), end)
 
 

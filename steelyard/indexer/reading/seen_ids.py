@@ -40,7 +40,7 @@ class SeenIds:
 
     def get(self, identifier: str) -> int:
         """The number of an id; 0 when it was not seen."""
-        high, low = _PAIR.unpack(blake2b(identifier.encode(), digest_size=16).digest())
+        high, low = _hashed(identifier)
         return self._tables[high % _PARTITIONS].get(high, low)
 
     def add(self, identifier: str, number: int) -> int:
@@ -53,8 +53,13 @@ class SeenIds:
         Returns:
             0; or the number it has already, which it keeps.
         """
-        high, low = _PAIR.unpack(blake2b(identifier.encode(), digest_size=16).digest())
+        high, low = _hashed(identifier)
         return self._tables[high % _PARTITIONS].add(high, low, number)
+
+
+def _hashed(identifier: str) -> tuple[int, int]:
+    high, low = _PAIR.unpack(blake2b(identifier.encode(), digest_size=16).digest())
+    return high, low
 
 
 class _Table:

@@ -63,6 +63,7 @@ TOKENIZERS = {"words": words(), "bytes": byte_level(), "decomposing": decomposin
 )
 @example(text="😀" * 20, title="", tokens=8, overlap=3)
 @example(text="", title="a" * 9, tokens=8, overlap=0)
+@example(text="aaaaaaaa ", title="", tokens=8, overlap=0)
 @example(text="aaa。\xa0", title="a", tokens=8, overlap=3)
 def test_pieces_are_exact_bounded_and_lose_nothing(
     kind: str, text: str, title: str, tokens: int, overlap: int

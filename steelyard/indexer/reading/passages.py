@@ -150,10 +150,10 @@ def cut(
         start = 0 if first == 0 else borders.place(first)
         piece = text[start : borders.place(end)]
         start += len(piece) - len(piece.lstrip())
-        reached = start + len(piece.strip())
+        stop = start + len(piece.strip())
         # White space may be tokens too: a piece may say nothing that the last one has not.
-        if reached > (spans[-1][1] if spans else start):
-            spans.append((start, reached))
+        if stop > start and (not spans or stop > spans[-1][1]):
+            spans.append((start, stop))
         if end >= count:
             return spans
         first = borders.begin(max(end - overlap, first + 1), end)

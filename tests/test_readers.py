@@ -368,6 +368,16 @@ def test_a_beir_folder_is_its_corpus(tmp_path: Path) -> None:
     assert [d.id for d in documents(tmp_path)] == ["1"]
 
 
+def test_the_example_products_are_whole() -> None:
+    products = Path(__file__).parents[1] / "examples" / "products.csv"
+    options = {"id": "sku", "title": "name", "text": "description,care"}
+    declared = "price:float=cost,brand:keyword,stock:int,on_sale:bool"
+    found = documents(products, declared, **options)
+    assert len(found) == 10
+    assert found[1].text.count("\n") == 2
+    assert dict(found[8].metadata) == {"price": 34.9, "stock": 18, "on_sale": True}
+
+
 def test_the_survey_notices_every_change(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "c.jsonl", [{"id": "1", "text": "t", "body": "b"}])
     first = open_corpus(path).survey()

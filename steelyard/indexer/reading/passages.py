@@ -27,7 +27,8 @@ class PassageLength:
     """How long passages are: ``256/32``.
 
     Attributes:
-        tokens: at most so many, the title's counted.
+        tokens: at most so many, the title's counted; a passage with a title of more than half
+            of them is longer, for the text always gets half.
         overlap: so many of a passage's last tokens are at most said again by the next one.
     """
 
@@ -93,7 +94,7 @@ class Splitter:
         length = self.length
         if title + len(offsets) <= length.tokens:
             return [document]
-        # A long title leaves at least half of a passage to the text.
+        # A long title would leave no room to the text.
         room = max(length.tokens - title, length.tokens // 2)
         spans = cut(document.text, offsets, room, length.overlap)
         if len(spans) < 2:

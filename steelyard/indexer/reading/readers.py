@@ -9,11 +9,11 @@ from pathlib import Path
 from steelyard.errors import InputError
 from steelyard.indexer.reading.corpus import Corpus
 from steelyard.indexer.reading.formats import FORMATS, check_format, format_of, open_part
-from steelyard.indexer.reading.hugging_face_part import PREFIX, HuggingFacePart
 from steelyard.indexer.reading.mapping import FieldMapping
 from steelyard.indexer.reading.spool import spool_input
 
 STDIN = "-"
+HUGGING_FACE = "hf:"
 _BEIR = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
 _SAVED = ("state.json", "dataset_dict.json")
 _WAYS = "give a file, a folder, a glob, hf:NAME or - for standard input"
@@ -36,7 +36,9 @@ def open_corpus(
     """
     check_format(format)
     mapping, text, path = mapping or FieldMapping(), str(source), Path(source)
-    if text.startswith(PREFIX):
+    if text.startswith(HUGGING_FACE):
+        from steelyard.indexer.reading.hugging_face_part import HuggingFacePart
+
         return Corpus(path, [HuggingFacePart(text, mapping)], mapping)
     if text == STDIN:
         return _one_file(spool_input(format), mapping, format)

@@ -120,6 +120,10 @@ def test_search_finds_and_explains(small: Small, index_url: str, tmp_path: Path)
         in run("search", "🙂", "--pack", small.pack, "--to", index_url).stderr
     )
     assert len(ok("search", title, "--pack", small.pack, "--to", index_url, "--fusion", "rrf"))
+    ok(*arguments, "--group-by-parent", "--json", tmp_path / "grouped.json")
+    grouped = json.loads((tmp_path / "grouped.json").read_text())["hits"]
+    assert len(grouped) == 10
+    assert all(hit["parent_id"] == hit["id"] for hit in grouped)
 
 
 def test_eval_writes_table_json_and_runs(small: Small, index_url: str, tmp_path: Path) -> None:

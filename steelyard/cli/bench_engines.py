@@ -122,13 +122,14 @@ def recall(
 
 
 def _passages(
-    corpus: Path, encoder: QueryEncoder, count: int, precision: str, progress: RichProgress
+    corpus: str | Path, encoder: QueryEncoder, count: int, precision: str, progress: RichProgress
 ) -> tuple[Generation, list[str], DenseVectors]:
     """What a generation of passages is, their texts, and their vectors."""
     from steelyard.encoders.documents.from_pack import open_dense_encoder
     from steelyard.eval.passages import encoded_windows, windows
-    from steelyard.indexer.reading.json_lines import read_object
+    from steelyard.indexer.reading.documents import documents_of
     from steelyard.indexer.reading.readers import open_corpus
+    from steelyard.indexer.reading.validation import ReadDocument
     from steelyard.plugin.engine import Generation
 
     metadata = encoder.metadata
@@ -136,8 +137,8 @@ def _passages(
         "passages", metadata.spaces.dense, metadata.spaces.sparse, metadata.pack_id, "passages",
         encoder.dims, encoder.vocabulary_size, metadata.sparse.scale,
     )  # fmt: skip
-    lines = (read_object(line.data) for line in open_corpus(corpus).lines())
-    texts = windows([str(line.get("text", "")) for line in lines], count, _WINDOW)
+    found = (r for r in documents_of(open_corpus(corpus)) if isinstance(r, ReadDocument))
+    texts = windows([read.document.text for read in found], count, _WINDOW)
     vectors = encoded_windows(
         texts,
         metadata.spaces.dense,

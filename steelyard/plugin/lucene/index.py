@@ -27,9 +27,10 @@ from steelyard.plugin.engine import (
 from steelyard.plugin.filter_mask import FilterMasks
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.flat import FlatArm, check_window
+from steelyard.plugin.local_files import file_errors
 from steelyard.plugin.lucene.build import current_build, open_dense
 from steelyard.plugin.lucene.documents import DocumentFile
-from steelyard.plugin.lucene.folder import DOCUMENTS, LUCENE, file_errors
+from steelyard.plugin.lucene.folder import DOCUMENTS, LUCENE
 from steelyard.plugin.lucene.impact_reader import ImpactReader
 from steelyard.plugin.lucene.jvm import start_jvm
 from steelyard.types import DenseVectors, EncodedDocuments, SparseVectors

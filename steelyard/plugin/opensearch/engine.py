@@ -24,6 +24,7 @@ from steelyard.plugin.opensearch.async_index import AsyncOpenSearchIndex
 from steelyard.plugin.opensearch.bulk import delete_items, document_items, send
 from steelyard.plugin.opensearch.cluster.attach import attach_pipeline, refuse_without_pack
 from steelyard.plugin.opensearch.connection import Connection
+from steelyard.plugin.opensearch.finding import refresh
 from steelyard.plugin.opensearch.index import OpenSearchIndex
 from steelyard.plugin.opensearch.layout import Layout
 from steelyard.plugin.opensearch.mapping import (
@@ -143,6 +144,10 @@ class OpenSearchEngine:
             answer = request(action, "POST", f"/{name}/{path}")
             if answer["_shards"]["failed"]:
                 raise EngineError(f"cannot {action}: {answer['_shards']['failed']} shards failed")
+
+    def refresh(self, generation: Generation) -> None:
+        """What was written is searchable when this returns: see ``Refreshes``."""
+        self._connection.run(refresh(self._own(generation)))
 
     def publish(self, generation: Generation) -> None:
         """Point the alias to a generation, in one atomic request."""

@@ -33,6 +33,7 @@ from steelyard.plugin.opensearch.mapping import (
     described,
     index_body,
 )
+from steelyard.plugin.opensearch.records import OpenSearchRecords
 from steelyard.plugin.opensearch.requests import Request
 from steelyard.plugin.opensearch.searches import Searches
 from steelyard.plugin.quantise import quantise
@@ -247,6 +248,10 @@ class OpenSearchEngine:
         if "dense" in stamped.arms:
             self._connection.run(check_sample(name, layout, stamped.dims))
         return stamped, layout, mappings
+
+    def records(self) -> OpenSearchRecords:
+        """Leases, positions and the log of this alias, in an index beside it."""
+        return OpenSearchRecords(self._connection, self._alias)
 
     def close(self) -> None:
         """Let go of connections; those of event loops by ``close_async``."""

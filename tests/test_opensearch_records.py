@@ -156,7 +156,8 @@ def test_what_arrived_without_an_answer_is_recognised(
 
     store.append([{"n": 1}])
     transport = store._connection._client.transport
-    perform, lost = transport.perform_request, []
+    perform = transport.perform_request
+    lost: list[str] = []
 
     def lose(method: str, path: str, **more: Any) -> Any:
         answer = perform(method, path, **more)

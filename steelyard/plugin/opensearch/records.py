@@ -121,7 +121,7 @@ class OpenSearchRecords:
     def last_sequence(self) -> int:
         """Number of the newest entry, also when it was trimmed."""
         newest = self._search({"range": {"last": {"gt": 0}}}, "-last", 1, ["last"])
-        return max(self._trimmed(), *(piece["last"] for piece in newest), 0)
+        return max(self._trimmed(), *(int(piece["last"]) for piece in newest), 0)
 
     def first_sequence(self) -> int:
         """Number of the oldest entry that is kept."""

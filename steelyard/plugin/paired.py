@@ -39,6 +39,7 @@ from steelyard.plugin.engine import (
     StoredDocument,
 )
 from steelyard.plugin.filters import Filter
+from steelyard.plugin.records import KeepsRecords
 from steelyard.plugin.search.threaded import ThreadedIndex
 from steelyard.plugin.text_match import TextMatch
 from steelyard.plugin.vocabulary import Vocabulary
@@ -66,6 +67,8 @@ class PairedEngine:
             )
         self._follower, self._lead = dense, sparse
         self._threads = ThreadPoolExecutor(32, thread_name_prefix="steelyard-pair")
+        if isinstance(sparse, KeepsRecords):
+            self.records = sparse.records
 
     @property
     def alias(self) -> str:

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Protocol, TypeAlias
 
+import numpy as np
+
 from steelyard.encoders.documents.batching import BATCH_TOKENS
 from steelyard.encoders.documents.protocol import DocumentEncoder
 from steelyard.encoders.query.encoder import QueryEncoder
-from steelyard.errors import EngineError, PackMismatchError
+from steelyard.errors import EngineError
 from steelyard.indexer.encoding.group import encode_group
 from steelyard.plugin.engine import Generation
-from steelyard.types import Document, EncodedDocuments
+from steelyard.plugin.packs import check_spaces
+from steelyard.types import Document, EncodedDocuments, SparseVectors
 
 Split: TypeAlias = Callable[[Document, int, int], list[Document]]
 """A document, tokens and overlap to its passages: one, itself, when it fits."""
@@ -71,13 +74,26 @@ class PackChangeEncoder:
 
     def encode(self, documents: Sequence[Document], generation: Generation) -> EncodedChange:
         """See ``ChangeEncoder.encode``."""
-        check_pack(self._pack, generation)
-        pieces: list[Document] = list(documents)
-        if generation.passages:
-            tokens, overlap = read_passages(generation)
-            pieces = [p for d in documents for p in self._split(d, tokens, overlap)]
-        if self._encoder is None:
+        check_spaces(
+            self._pack.metadata.spaces,
+            generation,
+            f"give the pack it was made with ({generation.pack_id}), or index the corpus again",
+        )
+        refused: dict[str, str] = {}
+        pieces: list[Document] = []
+        owners: list[str] = []
+        for document in documents:
+            try:
+                found = self._pieces(document, generation)
+            except ValueError as error:
+                refused[document.id] = str(error)
+                continue
+            pieces += found
+            owners += [document.id] * len(found)
+        if pieces and self._encoder is None:
             self._encoder = self._open()
+        if not pieces or self._encoder is None:
+            return EncodedChange(no_documents(generation), refused)
         made = encode_group(
             pieces,
             self._encoder,
@@ -85,21 +101,23 @@ class PackChangeEncoder:
             vocabulary_size=generation.vocabulary_size,
             batch_tokens=self._batch_tokens,
         )
-        if not made.not_finite:
-            return EncodedChange(made.encoded)
         # A document with a passage that cannot be encoded is refused whole.
-        bad = {_whole_id(pieces[row], generation) for row in made.not_finite}
-        rows = [
-            place
-            for place, document in enumerate(made.encoded.documents)
-            if _whole_id(document, generation) not in bad
-        ]
-        content = EncodedDocuments(
-            [made.encoded.documents[row] for row in rows],
-            made.encoded.dense[rows],
-            made.encoded.sparse.select(rows),
-        )
-        return EncodedChange(content, dict.fromkeys(sorted(bad), "NaN or infinite vector"))
+        bad = {owners[row] for row in made.not_finite}
+        refused |= dict.fromkeys(sorted(bad), "NaN or infinite vector")
+        rows = [place for place, row in enumerate(made.rows) if owners[row] not in bad]
+        content = made.encoded
+        if len(rows) < len(content):
+            content = EncodedDocuments(
+                [content.documents[row] for row in rows],
+                content.dense[rows],
+                content.sparse.select(rows),
+            )
+        return EncodedChange(content, refused)
+
+    def _pieces(self, document: Document, generation: Generation) -> list[Document]:
+        if not generation.passages:
+            return [document]
+        return self._split(document, *read_passages(generation))
 
     def _by_tokens(self, document: Document, tokens: int, overlap: int) -> list[Document]:
         passages = import_module("steelyard.indexer.reading.passages")
@@ -109,21 +127,10 @@ class PackChangeEncoder:
         return found
 
 
-def check_pack(pack: QueryEncoder, generation: Generation) -> None:
-    """Refuse a pack whose documents' vectors are not the generation's.
-
-    Raises:
-        PackMismatchError: with both spaces.
-    """
-    spaces = pack.metadata.spaces
-    ours = (spaces.dense, spaces.sparse)
-    theirs = (generation.dense_space, generation.sparse_space)
-    if ours != theirs:
-        raise PackMismatchError(
-            f"{generation.name} is in {theirs[0]} and {theirs[1]}, the pack makes {ours[0]} and "
-            f"{ours[1]}",
-            f"give the pack it was made with ({generation.pack_id}), or index the corpus again",
-        )
+def no_documents(generation: Generation) -> EncodedDocuments:
+    """Nothing, in a generation's spaces."""
+    nothing = SparseVectors.from_rows([], generation.vocabulary_size)
+    return EncodedDocuments([], np.zeros((0, generation.dims), np.float32), nothing)
 
 
 def read_passages(generation: Generation) -> tuple[int, int]:
@@ -142,13 +149,13 @@ def read_passages(generation: Generation) -> tuple[int, int]:
     return int(tokens), int(overlap or "0")
 
 
-def _whole_id(piece: Document, generation: Generation) -> str:
-    """The id of the document that a piece is of."""
-    return whole_id(piece.id, piece.parent_id) if generation.passages else piece.id
-
-
 def whole_id(identifier: str, parent: str) -> str:
     """Of a passage its document's id, ``x`` of ``x#3``; of a whole document its own."""
     base, mark, number = identifier.rpartition("#")
     passage = mark and base == parent and number.isascii() and number.isdigit()
     return parent if passage else identifier
+
+
+def document_of(identifier: str) -> str:
+    """The document that an id's form says it is a passage of; the id itself where it says none."""
+    return whole_id(identifier, identifier.rpartition("#")[0])

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from steelyard.errors import EngineError
-from steelyard.indexer.changes.encoder import EncodedChange, whole_id
+from steelyard.indexer.changes.encoder import EncodedChange, document_of
 from steelyard.plugin.abilities import FindsIds, make_searchable
 from steelyard.plugin.engine import Engine, Generation, SearchIndex
 from steelyard.plugin.filters import Filter
@@ -33,7 +33,7 @@ class Writer:
     def __init__(
         self, engine: Engine, generation: Generation, check: Callable[[], None] = lambda: None
     ) -> None:
-        self._engine, self._generation, self._check = engine, generation, check
+        self._engine, self.generation, self._check = engine, generation, check
         self._index: SearchIndex | None = None
         # A writer that died may have left something that searches do not see yet.
         self._unseen = True
@@ -44,7 +44,7 @@ class Writer:
         if self._unseen:
             self.finish()
         if self._index is None:
-            self._index = self._engine.open(self._generation)
+            self._index = self._engine.open(self.generation)
         return self._index
 
     def put(self, ids: Sequence[str], change: EncodedChange) -> dict[str, str]:
@@ -64,7 +64,7 @@ class Writer:
         if new:
             self._check()
             self._unseen = True
-            self._engine.upsert(self._generation, change.content)
+            self._engine.upsert(self.generation, change.content)
         self._delete(stale)
         return refused
 
@@ -82,12 +82,12 @@ class Writer:
 
     def passages(self, ids: Sequence[str]) -> list[str]:
         """Ids of what there is of whole documents that may have been split."""
-        if not self._generation.passages or not ids:
+        if not self.generation.passages or not ids:
             return []
         wanted = set(ids)
         # Documents of a corpus may say that they belong to another: those stay.
-        parents = [(each, whole_id(each, each.rpartition("#")[0])) for each in self.find(parents=ids)]
-        return [each for each, whole in parents if whole in wanted]
+        found = self.find(parents=ids)
+        return [each for each in found if document_of(each) in wanted]
 
     def find(
         self, *, parents: Sequence[str] | None = None, filter: Filter | None = None
@@ -100,24 +100,26 @@ class Writer:
         index = self.index
         if not isinstance(index, FindsIds):
             raise EngineError(
-                f"the engine of {self._generation.name} cannot find documents by parent or filter",
+                f"the engine of {self.generation.name} cannot find documents by parent or filter",
                 "delete by id",
             )
         return index.find(parents=parents, filter=filter)
 
     def finish(self) -> None:
         """Searches see everything when this returns."""
-        make_searchable(self._engine, self._generation)
+        make_searchable(self._engine, self.generation)
         self._unseen = False
 
     def _delete(self, ids: Sequence[str]) -> None:
         for first in range(0, len(ids), _IDS):
             self._check()
             self._unseen = True
-            self._engine.delete(self._generation, ids[first : first + _IDS])
+            self._engine.delete(self.generation, ids[first : first + _IDS])
 
 
 def refusals(refused: Mapping[str, str]) -> str:
     """Some of the documents that were refused, for a line."""
-    shown = "; ".join(f"{identifier!r:.80}: {why}" for identifier, why in list(refused.items())[:3])
+    shown = "; ".join(
+        f"{identifier!r:.80}: {why}" for identifier, why in list(refused.items())[:3]
+    )
     return f"{len(refused)} refused: {shown}"

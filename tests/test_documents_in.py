@@ -10,14 +10,10 @@ from pathlib import Path
 import pytest
 
 from steelyard.errors import InputError
+from steelyard.indexer.reading.documents import documents_of
 from steelyard.indexer.reading.metadata_fields import parse_fields
 from steelyard.indexer.reading.readers import open_corpus
-from steelyard.indexer.reading.validation import (
-    MAX_DOCUMENT_BYTES,
-    ReadDocument,
-    Rejection,
-    validate,
-)
+from steelyard.indexer.reading.validation import MAX_DOCUMENT_BYTES, ReadDocument, Rejection
 from tests.conftest import SCIFACT, write_jsonl
 
 GOOD = b'{"_id": "a", "title": "T", "text": "some text"}'
@@ -48,7 +44,7 @@ BAD = {
 
 
 def read(path: Path, fields: str = "") -> list[ReadDocument | Rejection]:
-    return list(validate(open_corpus(path).lines(), parse_fields(fields)))
+    return list(documents_of(open_corpus(path), parse_fields(fields)))
 
 
 @pytest.mark.parametrize("compressed", [False, True])

@@ -19,13 +19,14 @@ from steelyard.errors import InputError
 from steelyard.indexer.encoding.encode import encode_corpus, plan_encoding
 from steelyard.indexer.encoding.manifest import EncodingPlan
 from steelyard.indexer.encoding.shards import read_shard
-from steelyard.indexer.reading.readers import CorpusFile, open_corpus
+from steelyard.indexer.reading.corpus import Corpus
+from steelyard.indexer.reading.readers import open_corpus
 from steelyard.progress import SilentProgress
 from steelyard.types import DocumentVectors
 from tests.conftest import MODEL, Small, scifact_lines, write_jsonl
 
 
-def plan_for(corpus: CorpusFile, small: Small, shard_documents: int = 10) -> EncodingPlan:
+def plan_for(corpus: Corpus, small: Small, shard_documents: int = 10) -> EncodingPlan:
     metadata = small.made.metadata
     return plan_encoding(
         corpus,
@@ -44,7 +45,7 @@ def encoder(small: Small, model: SentenceTransformersEncoder) -> DocumentEncoder
     return PairedEncoder(model, open_sparse_encoder(small.encoder))
 
 
-def corpus_of(folder: Path, count: int, name: str = "c.jsonl") -> CorpusFile:
+def corpus_of(folder: Path, count: int, name: str = "c.jsonl") -> Corpus:
     return open_corpus(write_jsonl(folder / name, scifact_lines(count)))
 
 

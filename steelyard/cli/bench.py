@@ -186,10 +186,11 @@ def documents(
 
     from steelyard.encoders.causal.tower import CausalEncoder
     from steelyard.eval.bench_causal import bench_documents
+    from steelyard.indexer.reading.documents import documents_of
     from steelyard.indexer.reading.readers import open_corpus
-    from steelyard.indexer.reading.validation import ReadDocument, validate
+    from steelyard.indexer.reading.validation import ReadDocument
 
-    found = (r for r in validate(open_corpus(corpus).lines(), {}) if isinstance(r, ReadDocument))
+    found = (r for r in documents_of(open_corpus(corpus)) if isinstance(r, ReadDocument))
     texts = [read.document.content for read in islice(found, count)]
     tower = CausalEncoder(
         model, adapter=adapter, max_length=max_length, precision=precision, device=device

@@ -103,8 +103,9 @@ def recall(
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.eval.bench_engines import bench_recall
     from steelyard.eval.passages import encoded_windows, windows
-    from steelyard.indexer.reading.json_lines import read_object
+    from steelyard.indexer.reading.documents import documents_of
     from steelyard.indexer.reading.readers import open_corpus
+    from steelyard.indexer.reading.validation import ReadDocument
     from steelyard.plugin.engine import Generation
 
     encoder, progress = QueryEncoder.load(pack), RichProgress()
@@ -113,8 +114,8 @@ def recall(
         "recall", metadata.spaces.dense, metadata.spaces.sparse, metadata.pack_id, "recall",
         encoder.dims, encoder.vocabulary_size, metadata.sparse.scale,
     )  # fmt: skip
-    lines = (read_object(line.data) for line in open_corpus(corpus).lines())
-    texts = windows([str(line.get("text", "")) for line in lines], vectors, _WINDOW)
+    found = (r for r in documents_of(open_corpus(corpus)) if isinstance(r, ReadDocument))
+    texts = windows([read.document.text for read in found], vectors, _WINDOW)
     passages = encoded_windows(
         texts,
         metadata.spaces.dense,

@@ -8,7 +8,12 @@ from typing import Annotated
 import typer
 
 Corpus = Annotated[
-    Path, typer.Argument(metavar="CORPUS", help="BEIR folder, or a .jsonl[.gz] file of documents.")
+    str,
+    typer.Argument(
+        metavar="CORPUS",
+        help="BEIR folder; a .jsonl, .csv, .tsv or .parquet file, .gz and .zst too; a folder or "
+        "'glob' of them; hf:NAME?split=train; - for standard input.",
+    ),
 ]
 PackOption = Annotated[Path, typer.Option("--pack", metavar="PACK", help="Query pack folder.")]
 EngineOption = Annotated[
@@ -63,7 +68,48 @@ AdapterMovedOption = Annotated[
 ]
 MetadataOption = Annotated[
     str,
-    typer.Option("--metadata", help="Declared metadata fields, e.g. 'price:float,brand:keyword'."),
+    typer.Option(
+        "--metadata",
+        help="Declared metadata fields, e.g. 'price:float,brand:keyword'; "
+        "'price:float=cost' takes it from the corpus' field cost.",
+    ),
+]
+MappingIdOption = Annotated[
+    str | None,
+    typer.Option(
+        "--id",
+        metavar="FIELD",
+        help="The corpus' field with the id; default: _id, else id. A number: that column of a "
+        "CSV or TSV file without a header.",
+    ),
+]
+MappingTitleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--title", metavar="FIELD", help="The field with the title; '' for none. Default: title."
+    ),
+]
+MappingTextOption = Annotated[
+    str | None,
+    typer.Option(
+        "--text",
+        metavar="FIELDS",
+        help="The field with the text, or several, e.g. 'description,body'. Default: text.",
+    ),
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format", help="Of the corpus: jsonl, csv, tsv, parquet; default: by the files' names."
+    ),
+]
+PassagesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--passages",
+        metavar="TOKENS/OVERLAP",
+        help="Split long documents into passages, e.g. 256/32.",
+    ),
 ]
 MaxRejectedOption = Annotated[
     int | None, typer.Option(min=0, help="Stop when more lines are no documents.")

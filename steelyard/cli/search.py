@@ -57,6 +57,9 @@ def search(
         bool, typer.Option(help="Show where the words are (OpenSearch).")
     ] = False,
     explain: Annotated[bool, typer.Option(help="Show which tokens matched, and fusion.")] = False,
+    group_by_parent: Annotated[
+        bool, typer.Option("--group-by-parent", help="Only the best passage of each document.")
+    ] = False,
     on_engine_failure: Annotated[
         str, typer.Option(help="raise; degrade: answer without an arm that fails.")
     ] = "raise",
@@ -93,6 +96,7 @@ def search(
             recency=newer,
             highlight=highlight,
             explain=explain,
+            group_by_parent=group_by_parent,
         )
     print_answer(answer, offset)
     write_json(asdict(answer), json)

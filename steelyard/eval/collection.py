@@ -7,7 +7,7 @@ from pathlib import Path
 
 from steelyard.errors import InputError
 from steelyard.indexer.reading.json_lines import read_id, read_object
-from steelyard.indexer.reading.readers import read_lines
+from steelyard.indexer.reading.streams import TOO_LONG, read_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ def read_queries(path: Path) -> tuple[list[Query], list[BadQuery]]:
     bad: list[BadQuery] = []
     seen: set[str] = set()
     for line in read_lines(path):
-        if not line.data.strip():
+        if not line.too_long and not line.data.strip():
             continue
-        query = _query(line.data)
+        query = TOO_LONG if line.too_long else _query(line.data)
         if isinstance(query, Query) and query.id in seen:
             query = f"duplicate id {query.id!r}"
         if isinstance(query, Query):
@@ -114,7 +114,8 @@ def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
     for line in read_lines(path):
         try:
             row = line.data.decode("utf-8").split("\t")
-            if not line.data.strip() or (line.number == 1 and row[0] == "query-id"):
+            blank = not line.too_long and not line.data.strip()
+            if blank or (line.number == 1 and row[0] == "query-id"):
                 continue
             query, document, relevance = row
             qrels.setdefault(query, {})[document] = int(relevance)

@@ -18,7 +18,7 @@ from steelyard.eval.evaluate import evaluate
 from steelyard.eval.systems import System
 from steelyard.indexer.distillation_job import DistillationJob, distill_pack
 from steelyard.indexer.loading.load import exact_index
-from steelyard.indexer.reading.readers import CorpusFile
+from steelyard.indexer.reading.corpus import Corpus
 from steelyard.plugin.fusion import Fusion
 from steelyard.progress import Progress
 
@@ -35,7 +35,7 @@ class SeedRun:
 
 
 def run_seeds(
-    corpus: CorpusFile,
+    corpus: Corpus,
     judged: JudgedQueries,
     job: DistillationJob,
     seeds: Sequence[int],

@@ -14,7 +14,7 @@ from steelyard.indexer.encoding.encode import SHARD_DOCUMENTS, encode_corpus, pl
 from steelyard.indexer.encoding.manifest import Manifest
 from steelyard.indexer.encoding.places import shards_folder
 from steelyard.indexer.loading.load import LoadReport, load_shards
-from steelyard.indexer.reading.readers import CorpusFile
+from steelyard.indexer.reading.corpus import Corpus
 from steelyard.plugin.engine import Engine
 from steelyard.progress import Progress
 
@@ -29,7 +29,7 @@ class IndexReport:
 
 
 def encode_documents(
-    corpus: CorpusFile,
+    corpus: Corpus,
     pack: QueryEncoder,
     progress: Progress,
     *,
@@ -94,7 +94,7 @@ def encode_documents(
 
 
 def index_corpus(
-    corpus: CorpusFile,
+    corpus: Corpus,
     pack: QueryEncoder,
     open_engine: Callable[[], Engine],
     progress: Progress,

@@ -44,8 +44,9 @@ from steelyard.indexer.encoding.encode import encode_corpus, plan_encoding
 from steelyard.indexer.encoding.manifest import REJECTED, Manifest
 from steelyard.indexer.encoding.places import shards_folder
 from steelyard.indexer.encoding.shards import read_shard
-from steelyard.indexer.reading.readers import CorpusFile
-from steelyard.indexer.reading.validation import Rejection, validate
+from steelyard.indexer.reading.corpus import Corpus
+from steelyard.indexer.reading.documents import documents_of
+from steelyard.indexer.reading.validation import Rejection
 from steelyard.progress import Progress
 from steelyard.types import DenseVectors, Document
 
@@ -105,7 +106,7 @@ class DistilledPack:
 
 
 def distill_pack(
-    corpus: CorpusFile,
+    corpus: Corpus,
     job: DistillationJob,
     out: Path,
     progress: Progress,
@@ -172,7 +173,7 @@ def distill_pack(
     table = distill(documents, vectors, teacher, tokens, tokenizer.rows, job.settings, progress)
     provenance = {
         "corpus": {
-            "name": corpus.path.name,
+            "name": corpus.name,
             "sha256": plan.corpus_sha256,
             "documents": manifest.encoded,
             "rejected": manifest.rejected,
@@ -193,11 +194,11 @@ def distill_pack(
     return DistilledPack(sealed, manifest, folder)
 
 
-def _texts(corpus: CorpusFile, fields: Mapping[str, str]) -> Iterator[str]:
+def _texts(corpus: Corpus, fields: Mapping[str, str]) -> Iterator[str]:
     """What the encoders will read; a corpus of nothing but bad lines is an error."""
     first: Rejection | None = None
     found = False
-    for result in validate(corpus.lines(), fields):
+    for result in documents_of(corpus, fields):
         if isinstance(result, Rejection):
             first = first or result
         else:

@@ -109,13 +109,15 @@ class AsyncSearcher:
         documents: bool = True,
         highlight: bool = False,
         explain: bool = False,
+        group_by_parent: bool = False,
     ) -> Answer:
         """As ``Searcher.search``."""
         started = time.perf_counter()
         deadline = Deadline(self.settings.deadline)
         request = Request(
-            text, k, offset, filter, feedback, instruction, recency, documents, highlight, explain
-        )
+            text, k, offset, filter, feedback, instruction, recency, documents, highlight, explain,
+            group_by_parent,
+        )  # fmt: skip
         current = await self._now(deadline)
         answer, error = None, None
         try:

@@ -134,6 +134,7 @@ class Searcher:
         documents: bool = True,
         highlight: bool = False,
         explain: bool = False,
+        group_by_parent: bool = False,
     ) -> Answer:
         """Ranks ``offset + 1`` to ``offset + k`` for a query.
 
@@ -149,6 +150,9 @@ class Searcher:
             documents: with title, text and metadata; without saves a request.
             highlight: with fragments of texts; only where the engine has its own BM25.
             explain: with the tokens that matched, and what fusion did.
+            group_by_parent: only the best passage of each document; ``k`` and ``offset`` then
+                count documents. There are fewer than ``k`` when the candidates are passages of
+                fewer.
 
         Raises:
             InputError: ``offset + k`` exceeds the number of candidates, or the index has not
@@ -158,8 +162,9 @@ class Searcher:
         started = time.perf_counter()
         deadline = Deadline(self.settings.deadline)
         request = Request(
-            text, k, offset, filter, feedback, instruction, recency, documents, highlight, explain
-        )
+            text, k, offset, filter, feedback, instruction, recency, documents, highlight, explain,
+            group_by_parent,
+        )  # fmt: skip
         current = self._current.get(deadline)
         try:
             answer = self._answer(request, current, deadline, started)

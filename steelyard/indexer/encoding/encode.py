@@ -28,15 +28,16 @@ from steelyard.indexer.encoding.manifest import (
     write_rejected,
 )
 from steelyard.indexer.encoding.shards import write_shard
-from steelyard.indexer.reading.readers import CorpusFile
-from steelyard.indexer.reading.validation import ReadDocument, Rejection, validate
+from steelyard.indexer.reading.corpus import Corpus
+from steelyard.indexer.reading.documents import documents_of
+from steelyard.indexer.reading.validation import ReadDocument, Rejection
 from steelyard.progress import Progress
 
 SHARD_DOCUMENTS = 2048
 
 
 def plan_encoding(
-    corpus: CorpusFile,
+    corpus: Corpus,
     *,
     dense_space: str,
     sparse_space: str,
@@ -48,10 +49,10 @@ def plan_encoding(
     batch_tokens: int = BATCH_TOKENS,
 ) -> EncodingPlan:
     """Look over a corpus and fix what its shards will hold."""
-    digest, lines = corpus.survey()
+    survey = corpus.survey()
     return EncodingPlan(
-        corpus_sha256=digest,
-        corpus_lines=lines,
+        corpus_sha256=survey.sha256,
+        corpus_lines=survey.records,
         dense_space=dense_space,
         sparse_space=sparse_space,
         vocabulary_size=vocabulary_size,
@@ -64,7 +65,7 @@ def plan_encoding(
 
 
 def encode_corpus(
-    corpus: CorpusFile,
+    corpus: Corpus,
     plan: EncodingPlan,
     open_encoder: Callable[[], DocumentEncoder],
     folder: Path,
@@ -100,7 +101,7 @@ def encode_corpus(
 
 
 def _encode(
-    corpus: CorpusFile,
+    corpus: Corpus,
     plan: EncodingPlan,
     open_encoder: Callable[[], DocumentEncoder],
     folder: Path,
@@ -114,7 +115,7 @@ def _encode(
 
     def documents() -> Iterator[ReadDocument]:
         nonlocal count
-        for result in validate(corpus.lines(), plan.fields):
+        for result in documents_of(corpus, plan.fields):
             count += 1
             if isinstance(result, Rejection):
                 rejected.append(_entry(result))
@@ -191,7 +192,10 @@ def _encode_shard(
     )
     bad = [
         RejectedDocument(
-            line=group[i].line, id=group[i].document.id, reason="NaN or infinite vector"
+            line=group[i].line,
+            id=group[i].document.id,
+            reason="NaN or infinite vector",
+            file=group[i].file,
         )
         for i in made.not_finite
     ]
@@ -208,7 +212,9 @@ def _encode_shard(
 
 
 def _entry(rejection: Rejection) -> RejectedDocument:
-    return RejectedDocument(line=rejection.line, id=rejection.id, reason=rejection.reason)
+    return RejectedDocument(
+        line=rejection.line, id=rejection.id, reason=rejection.reason, file=rejection.file
+    )
 
 
 def _check_rejected(

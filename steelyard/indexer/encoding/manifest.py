@@ -48,11 +48,12 @@ class EncodingPlan(_Strict):
 
 
 class RejectedDocument(_Strict):
-    """A line that did not become a document."""
+    """A record that did not become a document; ``file`` is empty when the corpus is one file."""
 
     line: int
     id: str | None
     reason: str
+    file: str = ""
 
 
 class ShardEntry(_Strict):
@@ -101,8 +102,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def write_rejected(folder: Path, rejected: list[RejectedDocument]) -> None:
-    """All rejections of a job, in order of line."""
-    lines = [entry.model_dump_json() + "\n" for entry in sorted(rejected, key=lambda r: r.line)]
+    """All rejections of a job, in the corpus' order."""
+    lines = [
+        entry.model_dump_json() + "\n"
+        for entry in sorted(rejected, key=lambda r: (r.file, r.line))
+    ]
     _write_synced(folder / REJECTED, "".join(lines))
 
 

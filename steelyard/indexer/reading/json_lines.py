@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from steelyard.indexer.reading.mapping import look_up
 from steelyard.types import MAX_ID_BYTES
 
 
@@ -26,13 +27,15 @@ def read_object(data: bytes) -> dict[str, Any]:
     return value
 
 
-def read_id(value: Mapping[str, Any]) -> str:
-    """The ``_id`` or ``id`` of an object: a string, or an integer written as one.
+def read_id(value: Mapping[str, Any], names: Sequence[str] = ("_id", "id")) -> str:
+    """The id of an object, by the first of these names that it has: a string, or an integer.
 
     Raises:
         ValueError: missing, of another type, or longer than engines take.
     """
-    identifier = value.get("_id", value.get("id"))
+    identifier = next(
+        (found for name in names if (found := look_up(value, name)) is not None), None
+    )
     if isinstance(identifier, int) and not isinstance(identifier, bool):
         identifier = str(identifier)
     if identifier is None or identifier == "":
@@ -50,7 +53,7 @@ def read_string(value: Mapping[str, Any], name: str) -> str:
     Raises:
         ValueError: of another type, or not storable.
     """
-    found = value.get(name)
+    found = look_up(value, name)
     if found is None:
         return ""
     if not isinstance(found, str):

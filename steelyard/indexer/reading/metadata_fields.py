@@ -1,9 +1,10 @@
-"""Declared metadata fields: ``price:float,brand:keyword``."""
+"""Declared metadata fields: ``price:float,brand:keyword,cost:float=price.net``."""
 
 from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import Any, cast
 
 from steelyard.errors import InputError
@@ -14,24 +15,82 @@ MAX_KEYWORD_BYTES = 32_766
 
 FIELD_TYPES = ("keyword", "int", "float", "bool")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_INT = re.compile(r"[+-]?[0-9]+")
+_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_BOOLS = {"true": True, "false": False, "1": True, "0": False}
 
 
-def parse_fields(declaration: str) -> dict[str, str]:
-    """Read a declaration; the empty string declares nothing.
+@dataclass(frozen=True, slots=True)
+class DeclaredField:
+    """One declared metadata field.
+
+    Attributes:
+        name: in the index.
+        kind: its type.
+        source: what records call it.
+    """
+
+    name: str
+    kind: str
+    source: str
+
+
+def parse_declaration(declaration: str) -> list[DeclaredField]:
+    """Read ``name:type`` and ``name:type=source``; the empty string declares nothing.
 
     Raises:
         InputError: a bad name or an unknown type.
     """
-    fields: dict[str, str] = {}
+    fields: dict[str, DeclaredField] = {}
     for part in filter(None, (part.strip() for part in declaration.split(","))):
-        name, _, kind = part.partition(":")
-        if not _NAME.fullmatch(name) or kind not in FIELD_TYPES or name in fields:
+        left, renamed, source = part.partition("=")
+        name, _, kind = left.partition(":")
+        wrong = renamed and not source
+        if not _NAME.fullmatch(name) or kind not in FIELD_TYPES or name in fields or wrong:
             raise InputError(
                 f"cannot read the metadata field {part!r}",
-                f"write name:type, each name once; types: {', '.join(FIELD_TYPES)}",
+                "write name:type or name:type=source, each name once; types: "
+                + ", ".join(FIELD_TYPES),
             )
-        fields[name] = kind
-    return fields
+        fields[name] = DeclaredField(name, kind, source or name)
+    return list(fields.values())
+
+
+def parse_fields(declaration: str) -> dict[str, str]:
+    """Names and types of a declaration; where values come from is in ``FieldMapping``.
+
+    Raises:
+        InputError: a bad name or an unknown type.
+    """
+    return {field.name: field.kind for field in parse_declaration(declaration)}
+
+
+def read_text(kind: str, text: str) -> MetadataValue:
+    """A table's text as a declared type; a blank one is no value.
+
+    Raises:
+        ValueError: it does not read as this type.
+    """
+    if kind == "keyword":
+        return text or None
+    word = text.strip()
+    if not word:
+        return None
+    if kind == "bool":
+        if word.lower() not in _BOOLS:
+            raise ValueError(f"expected bool ({', '.join(_BOOLS)}), found {_shown(word)}")
+        return _BOOLS[word.lower()]
+    pattern = _INT if kind == "int" else _FLOAT
+    if not pattern.fullmatch(word):
+        raise ValueError(f"expected {kind}, found {_shown(word)}")
+    # More digits than 64 bits have are refused before Python's own limit on them is met.
+    if kind == "int":
+        return int(word) if len(word.lstrip("+-0")) < 20 else 2**63
+    return float(word)
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
 def read_value(kind: str, value: Any) -> MetadataValue:

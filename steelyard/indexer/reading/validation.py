@@ -1,20 +1,20 @@
-"""Raw lines to documents. What cannot be one is rejected with its line and the reason."""
+"""Records to documents, one by one; what cannot be one has a reason."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from steelyard.indexer.reading.corpus import Record
 from steelyard.indexer.reading.json_lines import (
     check_characters,
     check_id_length,
     read_id,
-    read_object,
     read_string,
 )
-from steelyard.indexer.reading.metadata_fields import read_value
-from steelyard.indexer.reading.readers import RawLine
+from steelyard.indexer.reading.mapping import METADATA, PARENT, FieldMapping, look_up
+from steelyard.indexer.reading.metadata_fields import read_text, read_value
 from steelyard.types import Document, MetadataValue
 
 MAX_DOCUMENT_BYTES = 1_000_000
@@ -22,72 +22,100 @@ MAX_DOCUMENT_BYTES = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A line that is not a document, or a document that could not be encoded."""
+    """A record that is not a document, or a document that could not be encoded.
+
+    Attributes:
+        line: where the record begins in its file, from 1.
+        id: as far as it is known.
+        reason: in a few words.
+        file: its name within the corpus; empty when that is one file.
+    """
 
     line: int
     id: str | None
     reason: str
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadDocument:
-    """A document and the line it stands on."""
+    """A document, and the record it comes from.
+
+    Attributes:
+        line: where the record begins in its file, from 1.
+        document: whole, or a passage.
+        file: as in ``Rejection``.
+        passage: which of its record's passages, from 0.
+        passages: how many its record gave.
+    """
 
     line: int
     document: Document
+    file: str = ""
+    passage: int = 0
+    passages: int = 1
 
 
-def validate(
-    lines: Iterable[RawLine], fields: Mapping[str, str] | None = None
-) -> Iterator[ReadDocument | Rejection]:
-    """One result for every line, in order.
+def read_document(
+    record: Record, mapping: FieldMapping, fields: Mapping[str, str]
+) -> ReadDocument | Rejection:
+    """One record as a document.
 
     Args:
-        lines: JSON objects with ``_id`` or ``id``, ``text`` and optionally ``title``,
-            ``parent_id`` and ``metadata``; declared metadata fields are looked for in
-            ``metadata`` and beside it.
+        record: with ``parent_id`` and ``metadata`` where it has them; declared metadata fields are
+            looked for in ``metadata`` and beside it.
+        mapping: which of its fields are what.
         fields: declared metadata fields and their types.
     """
-    first_seen: dict[str, int] = {}
-    for line in lines:
-        identifier = None
-        try:
-            value = read_object(line.data)
-            identifier = read_id(value)
-            document = _document(identifier, value, fields or {})
-            if identifier in first_seen:
-                raise ValueError(f"duplicate id, first on line {first_seen[identifier]}")
-        except ValueError as error:
-            yield Rejection(line.number, identifier, str(error))
-        else:
-            first_seen[identifier] = line.number
-            yield ReadDocument(line.number, document)
+    identifier = None
+    try:
+        if record.value is None:
+            raise ValueError(record.reason)
+        identifier = read_id(record.value, mapping.ids)
+        document = _document(identifier, record, record.value, mapping, fields)
+    except ValueError as error:
+        return Rejection(record.line, identifier, str(error), record.file)
+    return ReadDocument(record.line, document, record.file)
 
 
-def _document(identifier: str, value: Mapping[str, Any], fields: Mapping[str, str]) -> Document:
-    title, text = read_string(value, "title"), read_string(value, "text")
+def _document(
+    identifier: str,
+    record: Record,
+    value: Mapping[str, Any],
+    mapping: FieldMapping,
+    fields: Mapping[str, str],
+) -> Document:
+    title = read_string(value, mapping.title) if mapping.title else ""
+    texts = [read_string(value, name) for name in mapping.text]
+    text = texts[0] if len(texts) == 1 else "\n".join(part for part in texts if part.strip())
     if not title.strip() and not text.strip():
         raise ValueError("empty text")
     size = len(title.encode()) + len(text.encode())
     if size > MAX_DOCUMENT_BYTES:
         raise ValueError(f"too large: {size:,} bytes, at most {MAX_DOCUMENT_BYTES:,}")
-    parent = read_string(value, "parent_id") or identifier
-    check_id_length("parent_id", parent)
-    return Document(identifier, text, title, parent, _metadata(value, fields))
+    parent = read_string(value, PARENT) or identifier
+    check_id_length(PARENT, parent)
+    metadata = _metadata(value, mapping, fields, record.untyped) if fields else {}
+    return Document(identifier, text, title, parent, metadata)
 
 
-def _metadata(value: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, MetadataValue]:
-    if not fields:
-        return {}
-    inner = value.get("metadata") or {}
+def _metadata(
+    value: Mapping[str, Any], mapping: FieldMapping, fields: Mapping[str, str], untyped: bool
+) -> dict[str, MetadataValue]:
+    inner = {} if untyped else value.get(METADATA) or {}
     if not isinstance(inner, dict):
         raise ValueError(f"metadata is not an object but {type(inner).__name__}")
     found: dict[str, MetadataValue] = {}
     for name, kind in fields.items():
-        given = inner.get(name, value.get(name))
+        source = mapping.metadata.get(name, name)
+        given = look_up(inner, source)
+        if given is None:
+            given = look_up(value, source)
         if isinstance(given, str):
             check_characters(f"metadata field {name}", given)
         try:
+            if untyped and isinstance(given, str):
+                given = read_text(kind, given)
             read = read_value(kind, given)
         except ValueError as error:
             raise ValueError(f"metadata field {name}: {error}") from error

@@ -61,6 +61,8 @@ class Hit:
         id, score: the fused score.
         dense, sparse, match: what each arm said; None where it did not return the document.
         document: title, text and metadata; None where they were not asked for.
+        parent_id: the document that this one is a passage of, its own id when it is whole; empty
+            where no documents were read.
         highlights: by field, fragments with the query's words between <em> and </em>.
         explanation: only when asked for.
     """
@@ -73,6 +75,7 @@ class Hit:
     document: Document | None = None
     highlights: Mapping[str, Sequence[str]] = field(default_factory=dict)
     explanation: Explanation | None = None
+    parent_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,8 @@ class Answer:
         seconds: from text to hits.
         encode_seconds: of these, for encoding the query.
         missing: what did not answer and why: an arm's name, ``feedback``, ``documents``,
-            ``highlights``; only with ``on_engine_failure="degrade"``.
+            ``parents`` (hits are not grouped), ``highlights``; only with
+            ``on_engine_failure="degrade"``.
         behind: why a newer generation is not searched; empty when this is the newest.
     """
 

@@ -23,6 +23,7 @@ from steelyard.plugin.search.answer import Answer, ArmHit, Hit
 from steelyard.plugin.search.calls import Call, Fetch, Highlight
 from steelyard.plugin.search.current import Current
 from steelyard.plugin.search.explain import Explainer
+from steelyard.plugin.search.parents import best_passages
 from steelyard.plugin.search.recency import Recency, decayed
 from steelyard.types import EncodedQueries
 
@@ -92,6 +93,7 @@ class Request:
     documents: bool
     highlight: bool
     explain: bool
+    group_by_parent: bool = False
 
     def method(self, settings: SearchSettings, current: Current, index: Any) -> Method:
         """How this query is ranked in this generation, by the index that is asked.
@@ -183,8 +185,14 @@ def _hits_plan(
         stored = yield from _fetched(Fetch(window), method, missing)
         factors = request.recency.factors(window, stored or {})
         fused = decayed(fused, factors)
-    chosen = fused.ids[request.offset : request.offset + request.k]
-    found, highlights = yield from _looked_up(request, chosen, method, missing)
+    first, end = request.offset, request.offset + request.k
+    parents: Mapping[str, StoredDocument] = {}
+    if request.group_by_parent:
+        best, parents = yield from best_passages(fused.ids, end, method, missing)
+        chosen = best[first:end]
+    else:
+        chosen = fused.ids[first:end]
+    found, highlights = yield from _looked_up(request, chosen, parents, method, missing)
     if found is not None:
         # The lead engine decides what exists: a document that it lacks was deleted meanwhile.
         chosen = [i for i in chosen if i in found]
@@ -207,7 +215,7 @@ def _hits_plan(
     arms = {arm: _hits_of(candidates, wanted) for arm, candidates in ranking.arms.items()}
     hits = []
     for i in chosen:
-        document = None if found is None else found[i]
+        document = found[i] if found is not None else parents.get(i)
         said = {arm: of.get(i) for arm, of in arms.items()}
         hits.append(
             Hit(
@@ -219,25 +227,34 @@ def _hits_plan(
                 document.document if document and request.documents else None,
                 highlights.get(i, {}),
                 explainer.explain(i, document, factors.get(i)) if explainer and document else None,
+                document.document.parent_id or i if document else "",
             )
         )
     return hits, missing
 
 
 def _looked_up(
-    request: Request, ids: Sequence[str], method: Method, missing: dict[str, EngineError]
+    request: Request,
+    ids: Sequence[str],
+    known: Mapping[str, StoredDocument],
+    method: Method,
+    missing: dict[str, EngineError],
 ) -> Plan[tuple[Mapping[str, StoredDocument] | None, Mapping[str, Any]]]:
-    """Documents and highlights of the hits; None where documents were not asked for, or failed."""
+    """Documents and highlights of the hits; None where documents were not asked for, or failed.
+
+    ``known`` documents are not read again, unless with their vectors.
+    """
     calls: list[Call] = []
-    if request.documents or request.explain:
+    read_already = not request.explain and all(i in known for i in ids)
+    if (request.documents or request.explain) and not read_already:
         calls.append(Fetch(ids, vectors=request.explain, terms=request.explain, share=1.0))
     if request.highlight:
         calls.append(Highlight(ids, request.text))
     if not calls or not ids:
-        return None, {}
+        return (known if read_already and known else None), {}
     answers = yield calls
     named = dict(zip((call.name for call in calls), answers, strict=True))
-    found = named.get(Fetch(ids).name)
+    found = named.get(Fetch(ids).name, known if read_already and known else None)
     highlights = named.get(Highlight(ids, "").name, {})
     for name, answer in ((DOCUMENTS, found), (HIGHLIGHTS, highlights)):
         if isinstance(answer, EngineError):

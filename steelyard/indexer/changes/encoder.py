@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -14,6 +13,7 @@ from steelyard.encoders.documents.protocol import DocumentEncoder
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import EngineError
 from steelyard.indexer.encoding.group import encode_group
+from steelyard.indexer.reading.passages import split_passages
 from steelyard.plugin.engine import Generation
 from steelyard.plugin.packs import check_spaces
 from steelyard.types import Document, EncodedDocuments, SparseVectors
@@ -120,11 +120,7 @@ class PackChangeEncoder:
         return self._split(document, *read_passages(generation))
 
     def _by_tokens(self, document: Document, tokens: int, overlap: int) -> list[Document]:
-        passages = import_module("steelyard.indexer.reading.passages")
-        found: list[Document] = passages.split_passages(
-            document, self._pack.tokenizer, tokens, overlap
-        )
-        return found
+        return split_passages(document, self._pack.tokenizer, tokens, overlap)
 
 
 def no_documents(generation: Generation) -> EncodedDocuments:

@@ -28,7 +28,7 @@ from steelyard.indexer.changes.positions import advance, position_of
 from steelyard.indexer.changes.replay import replay
 from steelyard.indexer.changes.writing import Writer
 from steelyard.indexer.lease import LIFE_SECONDS, Lease
-from steelyard.plugin.engine import Engine, Generation
+from steelyard.plugin.engine import Engine, Generation, generation_names
 from steelyard.plugin.records import RecordStore
 from steelyard.progress import Progress
 from steelyard.types import Document
@@ -116,7 +116,7 @@ class LiveIndex:
                 f"{self._engine.alias!r} stands for no generation, so there is nothing to change",
                 "make one with 'steelyard index'",
             )
-        if found.columns or found.name == self._engine.alias:
+        if found.columns or not generation_names(self._engine.alias).fullmatch(found.name):
             raise EngineError(
                 f"{found.name} was adopted: Steelyard only reads it",
                 "change it by what wrote it, or index the corpus with 'steelyard index'",

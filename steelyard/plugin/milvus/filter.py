@@ -59,6 +59,11 @@ def behind_expression(identifier: str, layout: Layout) -> str:
     return f"{layout.key} > {identifier if layout.key_is_int else _literal(identifier)}"
 
 
+def everything_expression(layout: Layout) -> str:
+    """All documents; the empty expression is refused beside a limit by old servers."""
+    return f"{layout.key} > {-_INT64 + 1}" if layout.key_is_int else f'{layout.key} != ""'
+
+
 def _number(identifier: str) -> int | None:
     """The INT64 that is written so; None where there is none."""
     try:

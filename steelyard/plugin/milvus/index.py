@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Generic
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Generic
 
 import numpy as np
 
@@ -22,14 +22,13 @@ from steelyard.plugin.engine import (
 )
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.milvus.connection import Connection
-from steelyard.plugin.milvus.errors import engine_error, quiet
 from steelyard.plugin.milvus.layout import Layout
 from steelyard.plugin.milvus.requests import (
     PlanArm,
     find_expressions,
     plan_dense,
-    plan_find,
     plan_get,
+    plan_page,
     plan_sparse,
     read_documents,
 )
@@ -88,16 +87,8 @@ class MilvusIndex:
         generation, layout, deadline = self.generation, self._layout, Deadline(timeout)
         found: set[str] = set()
         for expression in find_expressions(layout, parents, filter, generation.name):
-            after: str | None = None
-            while True:
-                request = plan_find(generation, layout, expression, after)
-                rows = self._connection.call(
-                    f"find documents of {generation.name}", "query", deadline=deadline, **request
-                )
-                found.update(str(row[layout.key]) for row in rows)
-                if len(rows) < MAX_WINDOW:
-                    break
-                after = str(rows[-1][layout.key])
+            rows = self._rows("find documents of", expression, [layout.key], MAX_WINDOW, deadline)
+            found.update(str(row[layout.key]) for row in rows)
         return sorted(found)
 
     def count(self) -> int:
@@ -120,31 +111,33 @@ class MilvusIndex:
         size = max(20, min(1000, _EXPORT_NUMBERS // max(1, generation.dims)))
         documents, dense, sparse = [], [], []
         nothing = (np.zeros(0, np.int32), np.zeros(0, np.float32))
-        try:
-            with quiet():
-                pages = self._connection.client.query_iterator(
-                    generation.name, batch_size=size, output_fields=columns
-                )
-                while rows := pages.next():
-                    for row in rows:
-                        stored = stored_document(
-                            row, generation, layout, vectors=False, terms=False
-                        )
-                        documents.append(stored.document)
-                        if layout.dense:
-                            dense.append(row_vector(row, layout))
-                        sparse.append(
-                            row_impacts(row, generation, layout) if layout.sparse else nothing
-                        )
-                pages.close()
-        except Exception as error:  # pymilvus raises many kinds, gRPC's own among them
-            where = self._connection.where
-            raise engine_error(error, f"export {generation.name}", where, None) from None
+        for row in self._rows("export", "", columns, size, Deadline()):
+            stored = stored_document(row, generation, layout, vectors=False, terms=False)
+            documents.append(stored.document)
+            if layout.dense:
+                dense.append(row_vector(row, layout))
+            sparse.append(row_impacts(row, generation, layout) if layout.sparse else nothing)
         vectors = np.zeros((len(documents), generation.dims), dtype=np.float32)
         if dense:
             vectors[:] = dense
         rows_of_terms = SparseVectors.from_rows(sparse, generation.vocabulary_size)
         return EncodedDocuments(documents, vectors, rows_of_terms)
+
+    def _rows(
+        self, action: str, expression: str, columns: Sequence[str], size: int, deadline: Deadline
+    ) -> Iterator[Any]:
+        """All rows that an expression holds for, in order of id."""
+        generation, layout = self.generation, self._layout
+        after: str | None = None
+        while True:
+            request = plan_page(generation, layout, expression, columns, size, after)
+            rows = self._connection.call(
+                f"{action} {generation.name}", "query", deadline=deadline, **request
+            )
+            yield from rows
+            if len(rows) < size:
+                return
+            after = str(rows[-1][layout.key])
 
 
 class MilvusArm(Generic[Queries]):

@@ -22,6 +22,7 @@ from steelyard.plugin.engine import (
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.milvus.filter import (
     behind_expression,
+    everything_expression,
     ids_expression,
     milvus_expression,
     strings_expression,
@@ -221,20 +222,35 @@ def find_expressions(
     ]
 
 
-def plan_find(
-    generation: Generation, layout: Layout, expression: str, after: str | None
+def plan_page(
+    generation: Generation,
+    layout: Layout,
+    expression: str,
+    columns: Sequence[str],
+    size: int,
+    after: str | None,
 ) -> dict[str, Any]:
-    """Named arguments of the client's ``query`` for the next ids, ascending.
+    """Named arguments of the client's ``query`` for the next rows, in order of id.
 
-    This is what pymilvus's own iterator sends, which would paste the id in unescaped.
+    This is what pymilvus's own iterator sends, which pastes ids in unescaped.
+
+    Args:
+        generation, layout: of the collection.
+        expression: which rows; empty: all.
+        columns: to read, the key among them.
+        size: rows, at most ``MAX_WINDOW``.
+        after: the last id of the page before.
     """
     if after is not None:
-        expression = f"{behind_expression(after, layout)} and ({expression})"
+        behind = behind_expression(after, layout)
+        expression = f"{behind} and ({expression})" if expression else behind
+    elif not expression:
+        expression = everything_expression(layout)
     return {
         "collection_name": generation.name,
         "filter": expression,
-        "output_fields": [layout.key],
-        "limit": MAX_WINDOW,
+        "output_fields": list(columns),
+        "limit": size,
         "iterator": "True",
         "reduce_stop_for_best": "True",
         "consistency_level": "Strong",

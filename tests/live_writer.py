@@ -71,9 +71,9 @@ def stop(engine: Any, step: str) -> None:
         time.sleep(600)
 
     if step == "log":
-        Writer.put = Writer.remove = for_ever  # type: ignore[method-assign,assignment]
+        Writer.put = Writer.remove = for_ever  # type: ignore[method-assign]
     elif step == "finish":
-        Writer.finish = for_ever  # type: ignore[method-assign,assignment]
+        Writer.finish = for_ever  # type: ignore[method-assign]
     else:
         setattr(engine, step, for_ever)
 

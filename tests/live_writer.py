@@ -70,10 +70,10 @@ def stop(engine: Any, step: str) -> None:
         print(f"at {step}", flush=True)
         time.sleep(600)
 
-    if step == "log":
-        Writer.put = Writer.remove = for_ever  # type: ignore[method-assign]
-    elif step == "finish":
-        Writer.finish = for_ever  # type: ignore[method-assign]
+    steps = {"log": ["put", "remove"], "finish": ["finish"]}
+    if step in steps:
+        for name in steps[step]:
+            setattr(Writer, name, for_ever)
     else:
         setattr(engine, step, for_ever)
 

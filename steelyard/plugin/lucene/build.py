@@ -23,6 +23,7 @@ from steelyard.plugin.lucene.documents import (
     batch_dense,
     batch_terms,
     document_file,
+    in_order,
     write_part,
 )
 from steelyard.plugin.lucene.folder import (
@@ -146,7 +147,7 @@ def _write_build(
                 ids = batch.column("id").to_pylist()
                 keep = [i for i, name in enumerate(ids) if latest.get(name) == position + i]
                 position += len(ids)
-                left = batch.take(np.array(keep, dtype=np.int64))
+                left = in_order(batch, generation).take(np.array(keep, dtype=np.int64))
                 documents.write_batch(left)
                 if dense is not None:
                     dense.write(vectors[keep])

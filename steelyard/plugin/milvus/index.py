@@ -134,9 +134,10 @@ class MilvusIndex:
             rows = self._connection.call(
                 f"{action} {generation.name}", "query", deadline=deadline, **request
             )
-            yield from rows
-            if len(rows) < size:
+            # A server ends a page early where one of its segments has no more rows.
+            if not rows:
                 return
+            yield from rows
             after = str(rows[-1][layout.key])
 
 

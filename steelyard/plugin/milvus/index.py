@@ -85,6 +85,7 @@ class MilvusIndex:
         """Ids by parent and filter, the newest too: see ``FindsIds``."""
         check_find(parents, filter)
         generation, layout, deadline = self.generation, self._layout, Deadline(timeout)
+        self.count()  # waits until the newest is seen: a page of rows does not
         found: set[str] = set()
         for expression in find_expressions(layout, parents, filter, generation.name):
             rows = self._rows("find documents of", expression, [layout.key], MAX_WINDOW, deadline)

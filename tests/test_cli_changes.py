@@ -208,4 +208,4 @@ def test_passages_are_split_by_the_packs_tokens(small: Small) -> None:
     assert ids == [f"{line['_id']}#{n}" for n in range(len(ids) - 1)] + ["short"]
     assert len(ids) > 5
     assert {piece.parent_id for piece in found.content.documents[:-1]} == {line["_id"]}
-    assert "514 bytes" in found.refused["x" * 512]
+    assert "passage id of" in found.refused["x" * 512]

@@ -6,9 +6,11 @@ Its arms are the exact ones of ``ExactIndex``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import EngineError
@@ -41,31 +43,44 @@ class Faults:
 
 
 class _Arm:
-    def __init__(self, name: str, arm: Any, faults: Faults) -> None:
+    def __init__(self, name: str, arm: Callable[[], Any], faults: Faults) -> None:
         self._name, self._arm, self._faults = name, arm, faults
 
     def search(self, queries: Any, k: int, **more: Any) -> Any:
         self._faults.meet(self._name)
-        return self._arm.search(queries, k, **more)
+        return self._arm().search(queries, k, **more)
 
 
 class MemoryIndex:
-    def __init__(self, index: ExactIndex, engine: MemoryEngine) -> None:
-        self.generation, self._index, self._engine = index.generation, index, engine
-        self.arms = index.generation.arms
-        self.dense: Arm[DenseVectors] = _Arm("dense", index.dense, engine.faults)
-        self.sparse: Arm[SparseVectors] = _Arm("sparse", index.sparse, engine.faults)
-        self.match: Arm[Sequence[str]] = index.match
+    """Reads what the engine holds at each call."""
+
+    def __init__(self, generation: Generation, engine: MemoryEngine) -> None:
+        self.generation, self._engine = generation, engine
+        self.arms = generation.arms
+        faults = engine.faults
+        self.dense: Arm[DenseVectors] = _Arm("dense", lambda: self._index.dense, faults)
+        self.sparse: Arm[SparseVectors] = _Arm("sparse", lambda: self._index.sparse, faults)
+        self.match: Arm[Sequence[str]] = self._index.match
+
+    @property
+    def _index(self) -> ExactIndex:
+        return self._engine.held(self.generation.name)
 
     def get(self, ids: Sequence[str], **more: Any) -> Mapping[str, StoredDocument]:
         self._engine.faults.meet("get")
         return self._index.get([i for i in ids if i not in self._engine.deleted], **more)
+
+    def find(self, **wanted: Any) -> list[str]:
+        return self._index.find(**wanted)
 
     def count(self) -> int:
         return self._index.count()
 
     def export(self) -> EncodedDocuments:
         return self._index.export()
+
+
+Row = tuple[Document, Any, Any]
 
 
 class MemoryEngine:
@@ -76,6 +91,8 @@ class MemoryEngine:
         self.faults = Faults()
         self.deleted: set[str] = set()
         self.broken: set[str] = set()
+        self._generations: dict[str, Generation] = {}
+        self._rows: dict[str, dict[str, Row]] = {}
         self._held: dict[str, ExactIndex] = {}
         self._published: str | None = None
 
@@ -83,7 +100,7 @@ class MemoryEngine:
         """A generation of a pack's space with these documents, published."""
         metadata = queries.metadata
         generation = Generation(
-            f"demo_2026010100{len(self._held):04d}_00000000",
+            f"demo_2026010100{len(self._generations):04d}_00000000",
             metadata.spaces.dense,
             metadata.spaces.sparse,
             metadata.pack_id,
@@ -93,40 +110,61 @@ class MemoryEngine:
             100.0,
         )
         generation = replace(generation, **changes)
-        impacts, _ = quantise(content.sparse, 100.0)
-        self._held[generation.name] = ExactIndex(generation, replace(content, sparse=impacts))
-        self._published = generation.name
+        self.create(generation)
+        self.upsert(generation, content)
+        self.publish(generation)
         return generation
+
+    def held(self, name: str) -> ExactIndex:
+        """A generation as it is now."""
+        if name not in self._held:
+            generation, rows = self._generations[name], list(self._rows[name].values())
+            dense = np.array([row[1] for row in rows], np.float32).reshape(-1, generation.dims)
+            impacts = SparseVectors.from_rows([r[2] for r in rows], generation.vocabulary_size)
+            content = EncodedDocuments([row[0] for row in rows], dense, impacts)
+            self._held[name] = ExactIndex(generation, content)
+        return self._held[name]
 
     def resolve(self) -> Generation | None:
         self.faults.meet("resolve")
-        return None if self._published is None else self._held[self._published].generation
+        return None if self._published is None else self._generations[self._published]
 
     def generations(self) -> list[Generation]:
-        return [self._held[name].generation for name in sorted(self._held, reverse=True)]
+        return [self._generations[name] for name in sorted(self._generations, reverse=True)]
 
     def open(self, generation: Generation, vocabulary: Vocabulary | None = None) -> MemoryIndex:
         if generation.name in self.broken:
             raise EngineError(f"{generation.name} cannot be opened")
-        return MemoryIndex(self._held[generation.name], self)
+        return MemoryIndex(self._generations[generation.name], self)
 
     def create(self, generation: Generation) -> None:
-        raise NotImplementedError
+        self._generations[generation.name] = generation
+        self._rows[generation.name] = {}
 
     def upsert(self, generation: Generation, batch: EncodedDocuments) -> int:
-        raise NotImplementedError
+        self.faults.meet("upsert")
+        impacts, clipped = quantise(batch.sparse, generation.scale)
+        for row, document in enumerate(batch.documents):
+            made = (document, batch.dense[row], impacts.row(row))
+            self._rows[generation.name][document.id] = made
+        self._held.pop(generation.name, None)
+        return clipped
 
     def delete(self, generation: Generation, ids: Sequence[str]) -> None:
-        raise NotImplementedError
+        self.faults.meet("delete")
+        for identifier in ids:
+            self._rows[generation.name].pop(identifier, None)
+        self._held.pop(generation.name, None)
 
     def seal(self, generation: Generation) -> None:
-        raise NotImplementedError
+        self.faults.meet("seal")
 
     def publish(self, generation: Generation) -> None:
         self._published = generation.name
 
     def drop(self, generation: Generation) -> None:
-        del self._held[generation.name]
+        del self._generations[generation.name], self._rows[generation.name]
+        self._held.pop(generation.name, None)
 
     def close(self) -> None:
         pass

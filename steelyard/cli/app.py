@@ -12,6 +12,7 @@ from steelyard.cli import (
     adopt,
     bench,
     bench_engines,
+    changes,
     cluster,
     demo,
     dev,
@@ -40,6 +41,8 @@ app.add_typer(dev.app, name="dev")
 app.add_typer(cluster.app, name="cluster")
 app.command("index")(index.index)
 app.command("encode-documents")(index.encode_documents)
+app.command("upsert")(changes.upsert)
+app.command("delete")(changes.delete)
 app.command("encode")(encode.encode)
 app.command("search")(search.search)
 app.command("adopt")(adopt.adopt)

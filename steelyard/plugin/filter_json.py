@@ -21,11 +21,19 @@ def parse_filter(text: str) -> Filter:
     Raises:
         InputError: it is no JSON, or no filter; what was expected where.
     """
+    return _read(read_filter(text), 0)
+
+
+def read_filter(text: str) -> Any:
+    """The JSON value of a filter, which may still be no filter.
+
+    Raises:
+        InputError: it is no JSON.
+    """
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"the filter is not JSON: {error}", f"for example {_EXAMPLE}") from error
-    return _read(value, 0)
 
 
 def _read(value: Any, depth: int) -> Filter:

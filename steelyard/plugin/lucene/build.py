@@ -17,11 +17,13 @@ from steelyard.encoders.whole_file import whole_file
 from steelyard.errors import EngineError
 from steelyard.plugin.engine import DENSE as DENSE_ARM
 from steelyard.plugin.engine import SPARSE, Generation
+from steelyard.plugin.local_files import fsync_folder
 from steelyard.plugin.lucene.documents import (
     DocumentFile,
     batch_dense,
     batch_terms,
     document_file,
+    in_order,
     write_part,
 )
 from steelyard.plugin.lucene.folder import (
@@ -31,7 +33,6 @@ from steelyard.plugin.lucene.folder import (
     DOCUMENTS,
     LUCENE,
     PARTS,
-    fsync_folder,
 )
 from steelyard.plugin.lucene.impact_writer import ImpactWriter
 from steelyard.plugin.lucene.jvm import start_jvm
@@ -146,7 +147,7 @@ def _write_build(
                 ids = batch.column("id").to_pylist()
                 keep = [i for i, name in enumerate(ids) if latest.get(name) == position + i]
                 position += len(ids)
-                left = batch.take(np.array(keep, dtype=np.int64))
+                left = in_order(batch, generation).take(np.array(keep, dtype=np.int64))
                 documents.write_batch(left)
                 if dense is not None:
                     dense.write(vectors[keep])

@@ -141,6 +141,14 @@ def batch_dense(batch: Any, dims: int) -> DenseVectors:
     return vectors
 
 
+def in_order(batch: Any, generation: Generation) -> Any:
+    """A batch with its columns as this generation's description names the fields.
+
+    A description that was read back has them in another order than one that was just made.
+    """
+    return batch.select(_schema(generation).names)
+
+
 def _schema(generation: Generation) -> Any:
     return pa.schema(
         [

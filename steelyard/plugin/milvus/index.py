@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Generic
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Generic
 
 import numpy as np
 
+from steelyard.plugin.abilities import check_find
 from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.engine import (
     DENSE,
@@ -21,16 +22,18 @@ from steelyard.plugin.engine import (
 )
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.milvus.connection import Connection
-from steelyard.plugin.milvus.errors import engine_error, quiet
 from steelyard.plugin.milvus.layout import Layout
 from steelyard.plugin.milvus.requests import (
     PlanArm,
+    find_expressions,
     plan_dense,
     plan_get,
+    plan_page,
     plan_sparse,
     read_documents,
 )
 from steelyard.plugin.milvus.rows import row_impacts, row_vector, stored_document
+from steelyard.plugin.milvus_rest import MAX_WINDOW
 from steelyard.types import DenseVectors, EncodedDocuments, SparseVectors
 
 _EXPORT_NUMBERS = 500_000
@@ -72,6 +75,23 @@ class MilvusIndex:
         ]
         return read_documents(generation, layout, found, vectors=vectors, terms=terms)
 
+    def find(
+        self,
+        *,
+        parents: Sequence[str] | None = None,
+        filter: Filter | None = None,
+        timeout: float | None = None,
+    ) -> list[str]:
+        """Ids by parent and filter, the newest too: see ``FindsIds``."""
+        check_find(parents, filter)
+        generation, layout, deadline = self.generation, self._layout, Deadline(timeout)
+        self.count()  # waits until the newest is seen: a page of rows does not
+        found: set[str] = set()
+        for expression in find_expressions(layout, parents, filter, generation.name):
+            rows = self._rows("find documents of", expression, [layout.key], MAX_WINDOW, deadline)
+            found.update(str(row[layout.key]) for row in rows)
+        return sorted(found)
+
     def count(self) -> int:
         """Number of documents, the newest too."""
         rows = self._connection.call(
@@ -92,31 +112,34 @@ class MilvusIndex:
         size = max(20, min(1000, _EXPORT_NUMBERS // max(1, generation.dims)))
         documents, dense, sparse = [], [], []
         nothing = (np.zeros(0, np.int32), np.zeros(0, np.float32))
-        try:
-            with quiet():
-                pages = self._connection.client.query_iterator(
-                    generation.name, batch_size=size, output_fields=columns
-                )
-                while rows := pages.next():
-                    for row in rows:
-                        stored = stored_document(
-                            row, generation, layout, vectors=False, terms=False
-                        )
-                        documents.append(stored.document)
-                        if layout.dense:
-                            dense.append(row_vector(row, layout))
-                        sparse.append(
-                            row_impacts(row, generation, layout) if layout.sparse else nothing
-                        )
-                pages.close()
-        except Exception as error:  # pymilvus raises many kinds, gRPC's own among them
-            where = self._connection.where
-            raise engine_error(error, f"export {generation.name}", where, None) from None
+        for row in self._rows("export", "", columns, size, Deadline()):
+            stored = stored_document(row, generation, layout, vectors=False, terms=False)
+            documents.append(stored.document)
+            if layout.dense:
+                dense.append(row_vector(row, layout))
+            sparse.append(row_impacts(row, generation, layout) if layout.sparse else nothing)
         vectors = np.zeros((len(documents), generation.dims), dtype=np.float32)
         if dense:
             vectors[:] = dense
         rows_of_terms = SparseVectors.from_rows(sparse, generation.vocabulary_size)
         return EncodedDocuments(documents, vectors, rows_of_terms)
+
+    def _rows(
+        self, action: str, expression: str, columns: Sequence[str], size: int, deadline: Deadline
+    ) -> Iterator[Any]:
+        """All rows that an expression holds for, in order of id."""
+        generation, layout = self.generation, self._layout
+        after: str | None = None
+        while True:
+            request = plan_page(generation, layout, expression, columns, size, after)
+            rows = self._connection.call(
+                f"{action} {generation.name}", "query", deadline=deadline, **request
+            )
+            # A server ends a page early where one of its segments has no more rows.
+            if not rows:
+                return
+            yield from rows
+            after = str(rows[-1][layout.key])
 
 
 class MilvusArm(Generic[Queries]):

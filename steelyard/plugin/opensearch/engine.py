@@ -24,6 +24,8 @@ from steelyard.plugin.opensearch.async_index import AsyncOpenSearchIndex
 from steelyard.plugin.opensearch.bulk import delete_items, document_items, send
 from steelyard.plugin.opensearch.cluster.attach import attach_pipeline, refuse_without_pack
 from steelyard.plugin.opensearch.connection import Connection
+from steelyard.plugin.opensearch.copies import serve_as, without_copies
+from steelyard.plugin.opensearch.finding import refresh
 from steelyard.plugin.opensearch.index import OpenSearchIndex
 from steelyard.plugin.opensearch.layout import Layout
 from steelyard.plugin.opensearch.mapping import (
@@ -33,6 +35,7 @@ from steelyard.plugin.opensearch.mapping import (
     described,
     index_body,
 )
+from steelyard.plugin.opensearch.records import OpenSearchRecords
 from steelyard.plugin.opensearch.requests import Request
 from steelyard.plugin.opensearch.searches import Searches
 from steelyard.plugin.quantise import quantise
@@ -94,7 +97,7 @@ class OpenSearchEngine:
         return ours if current is None or current in ours else [*ours, current]
 
     def create(self, generation: Generation) -> None:
-        """Make an empty index that is not refreshed until it is sealed."""
+        """Make an empty index, without replicas or refreshes until it is sealed."""
         name = self._own(generation)
         refuse_without_pack(self._connection, self.resolve(), generation)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -113,6 +116,7 @@ class OpenSearchEngine:
                 f"{name} was created, but its shards did not start",
                 "look at the cluster's health, and index again",
             )
+        without_copies(self._connection, name)
 
     def upsert(self, generation: Generation, batch: EncodedDocuments) -> int:
         """Write whole documents, in requests of 8 MB; how many weights were clipped.
@@ -135,14 +139,23 @@ class OpenSearchEngine:
         send(self._connection, self._own(generation), delete_items(ids), missing_ok=True)
 
     def seal(self, generation: Generation) -> None:
-        """Refresh, and from now on at the cluster's own interval."""
-        name = self._own(generation)
+        """Refresh; a new generation gets its replicas, and is refreshed from now on.
+
+        Raises:
+            EngineError: the cluster does not make the replicas.
+        """
+        name, current = self._own(generation), self.resolve()
         action, request = f"refresh {name}", self._connection.request
-        request(action, "PUT", f"/{name}/_settings", {"index": {"refresh_interval": None}})
         for path in ("_flush", "_refresh"):
             answer = request(action, "POST", f"/{name}/{path}")
             if answer["_shards"]["failed"]:
                 raise EngineError(f"cannot {action}: {answer['_shards']['failed']} shards failed")
+        if current is None or current.name != name:
+            serve_as(self._connection, name, None if current is None else current.name)
+
+    def refresh(self, generation: Generation) -> None:
+        """What was written is searchable when this returns: see ``Refreshes``."""
+        self._connection.run(refresh(self._own(generation)))
 
     def publish(self, generation: Generation) -> None:
         """Point the alias to a generation, in one atomic request."""
@@ -247,6 +260,10 @@ class OpenSearchEngine:
         if "dense" in stamped.arms:
             self._connection.run(check_sample(name, layout, stamped.dims))
         return stamped, layout, mappings
+
+    def records(self) -> OpenSearchRecords:
+        """Leases, positions and the log of this alias, in an index beside it."""
+        return OpenSearchRecords(self._connection, self._alias)
 
     def close(self) -> None:
         """Let go of connections; those of event loops by ``close_async``."""

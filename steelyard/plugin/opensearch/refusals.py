@@ -7,6 +7,7 @@ from typing import Any
 
 from steelyard.errors import EngineError
 from steelyard.plugin.opensearch.settings import API_KEY, CA, PASSWORD, USER
+from steelyard.plugin.records import ConflictError
 
 _HINTS = (
     (
@@ -68,7 +69,8 @@ def refusal(action: str, status: int, answer: Any) -> EngineError:
         (hint for words, hint in _HINTS if any(word in everything for word in words)),
         _STATUS_HINTS.get(status, ""),
     )
-    return EngineError(f"cannot {action}: OpenSearch answers {status}: {said[:300]}", hint)
+    kind = ConflictError if "version_conflict_engine_exception" in everything else EngineError
+    return kind(f"cannot {action}: OpenSearch answers {status}: {said[:300]}", hint)
 
 
 def untrusted(where: str, reason: str) -> EngineError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ USER, PASSWORD = "STEELYARD_OPENSEARCH_USER", "STEELYARD_OPENSEARCH_PASSWORD"
 API_KEY = "STEELYARD_OPENSEARCH_API_KEY"
 CA = "STEELYARD_OPENSEARCH_CA"
 TIMEOUT = "STEELYARD_OPENSEARCH_TIMEOUT"
+REPLICAS = "STEELYARD_OPENSEARCH_REPLICAS"
 
 DEFAULT_PORT = 9200
 DEFAULT_TIMEOUT = 60.0
@@ -35,6 +37,8 @@ class Settings:
         user, password, api_key: how to log in; None where there is nothing to log in to.
         ca: file of the certificates to trust; None is the system's.
         timeout: seconds that one request may take.
+        replicas: of a generation that is loaded, a number or a range such as ``0-all``; None: as
+            the generation before, or as the cluster gives them.
 
     Raises:
         InputError: an API key that no header can hold; HTTP clients print it when they refuse it.
@@ -48,6 +52,7 @@ class Settings:
     api_key: str | None = field(default=None, repr=False)
     ca: str | None = None
     timeout: float = DEFAULT_TIMEOUT
+    replicas: str | None = None
 
     def __post_init__(self) -> None:
         if self.api_key and not (self.api_key.isascii() and self.api_key.isprintable()):
@@ -92,8 +97,8 @@ def read_settings(address: str, *, tls: bool, environment: Mapping[str, str]) ->
     """Join ``host[:port]`` of a URL with what the environment says.
 
     Raises:
-        InputError: no host, a bad port or timeout, half a login, an API key with a line end, or a
-            login over an unencrypted connection to another machine.
+        InputError: no host, a bad port, timeout or number of replicas, half a login, an API key
+            with a line end, or a login over an unencrypted connection to another machine.
     """
     host, port = server_address(address, DEFAULT_PORT, "opensearch://localhost:9200/name")
     user, password = read_login(environment, USER, PASSWORD)
@@ -111,4 +116,12 @@ def read_settings(address: str, *, tls: bool, environment: Mapping[str, str]) ->
         api_key=api_key,
         ca=environment.get(CA) or None,
         timeout=read_seconds(environment, TIMEOUT, DEFAULT_TIMEOUT),
+        replicas=_replicas(environment),
     )
+
+
+def _replicas(environment: Mapping[str, str]) -> str | None:
+    text = environment.get(REPLICAS) or None
+    if text is not None and not re.fullmatch(r"\d{1,3}(-(\d{1,3}|all))?", text):
+        raise InputError(f"${REPLICAS} is {text!r}", "give a number, or a range such as 0-all")
+    return text

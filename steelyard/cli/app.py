@@ -17,6 +17,7 @@ from steelyard.cli import (
     dev,
     encode,
     evaluate,
+    generations,
     index,
     pack,
     query,
@@ -40,6 +41,9 @@ app.add_typer(dev.app, name="dev")
 app.add_typer(cluster.app, name="cluster")
 app.command("index")(index.index)
 app.command("encode-documents")(index.encode_documents)
+app.command("generations")(generations.generations)
+app.command("rollback")(generations.rollback)
+app.command("gc")(generations.gc)
 app.command("encode")(encode.encode)
 app.command("search")(search.search)
 app.command("adopt")(adopt.adopt)

@@ -11,8 +11,20 @@ def cache_dir() -> Path:
 
     ``$STEELYARD_CACHE``, else ``$XDG_CACHE_HOME/steelyard``, else ``~/.cache/steelyard``.
     """
-    explicit = os.environ.get("STEELYARD_CACHE")
+    return _folder("STEELYARD_CACHE", "XDG_CACHE_HOME", ".cache")
+
+
+def state_dir() -> Path:
+    """Folder for what cannot be made again (leases and logs of engines that keep none).
+
+    ``$STEELYARD_STATE``, else ``$XDG_STATE_HOME/steelyard``, else ``~/.local/state/steelyard``.
+    """
+    return _folder("STEELYARD_STATE", "XDG_STATE_HOME", ".local/state")
+
+
+def _folder(own: str, base: str, home: str) -> Path:
+    explicit = os.environ.get(own)
     if explicit:
         return Path(explicit).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache") / "steelyard"
+    parent = os.environ.get(base)
+    return (Path(parent).expanduser() if parent else Path.home() / home) / "steelyard"

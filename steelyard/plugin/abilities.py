@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Generic, Protocol, runtime_checkable
 
-from steelyard.errors import EngineError
+from steelyard.errors import EngineError, InputError
 from steelyard.plugin.engine import (
     AbsentArm,
     Candidates,
+    Engine,
     Generation,
     Queries,
     SearchIndex,
@@ -97,6 +98,53 @@ class Adopts(Protocol):
         Raises:
             EngineError: no such index, no such column, or another dimension; nothing is changed.
         """
+
+
+@runtime_checkable
+class FindsIds(Protocol):
+    """An index that tells which documents belong together, or meet a condition."""
+
+    def find(
+        self,
+        *,
+        parents: Sequence[str] | None = None,
+        filter: Filter | None = None,
+        timeout: float | None = None,
+    ) -> list[str]:
+        """Ids of all documents that meet what is given, ascending, however many there are.
+
+        Everything that was written before the call is seen.
+
+        Args:
+            parents: documents whose ``parent_id`` is one of these; a whole document's is its id.
+            filter: condition on metadata.
+            timeout: as in ``Arm.search``.
+
+        Raises:
+            InputError: neither is given, or a filter that cannot be.
+        """
+
+
+@runtime_checkable
+class Refreshes(Protocol):
+    """An engine that makes a live change searchable at a smaller cost than ``seal`` is."""
+
+    def refresh(self, generation: Generation) -> None:
+        """What was written to a generation so far is searchable when this returns."""
+
+
+def make_searchable(engine: Engine, generation: Generation) -> None:
+    """What was written to a generation so far is searchable when this returns."""
+    if isinstance(engine, Refreshes):
+        engine.refresh(generation)
+    else:
+        engine.seal(generation)
+
+
+def check_find(parents: Sequence[str] | None, filter: Filter | None) -> None:
+    """Refuse to find everything: it would be taken for a list of what to delete."""
+    if parents is None and filter is None:
+        raise InputError("neither parents nor a filter to find documents by", "give one of them")
 
 
 class AsyncArm(Protocol[Queries]):

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from steelyard.plugin.abilities import check_find
 from steelyard.plugin.engine import (
     MATCH,
     VECTOR_ARMS,
@@ -43,7 +44,7 @@ class ExactIndex:
         }
         ids = [document.id for document in content.documents]
         self._content = content
-        masks = FilterMasks(
+        masks = self._masks = FilterMasks(
             generation.fields,
             len(ids),
             lambda field: [document.metadata.get(field) for document in content.documents],
@@ -73,6 +74,25 @@ class ExactIndex:
                     self._content.sparse.row(row) if terms else None,
                 )
         return found
+
+    def find(
+        self,
+        *,
+        parents: Sequence[str] | None = None,
+        filter: Filter | None = None,
+        timeout: float | None = None,
+    ) -> list[str]:
+        """Ids by parent and filter: see ``FindsIds``."""
+        del timeout
+        check_find(parents, filter)
+        wanted = None if parents is None else set(parents)
+        mask = None if filter is None else self._masks.mask(filter)
+        return sorted(
+            identifier
+            for identifier, (row, document) in self._documents.items()
+            if (wanted is None or (document.parent_id or identifier) in wanted)
+            and (mask is None or mask[row])
+        )
 
     def count(self) -> int:
         """Number of documents."""

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -20,9 +21,11 @@ from steelyard.errors import EngineError
 from steelyard.plugin.abilities import (
     AsyncArm,
     AsyncSearchIndex,
+    FindsIds,
     Highlights,
     MatchesText,
     OpensAsync,
+    make_searchable,
 )
 from steelyard.plugin.engine import (
     DENSE,
@@ -35,6 +38,7 @@ from steelyard.plugin.engine import (
     SearchIndex,
     StoredDocument,
 )
+from steelyard.plugin.filters import Filter
 from steelyard.plugin.records import KeepsRecords
 from steelyard.plugin.search.threaded import ThreadedIndex
 from steelyard.plugin.text_match import TextMatch
@@ -126,6 +130,11 @@ class PairedEngine:
                 "load it again: nothing is published",
             )
 
+    def refresh(self, generation: Generation) -> None:
+        """What was written is searchable in both: see ``Refreshes``."""
+        make_searchable(self._follower, _part(generation, DENSE))
+        make_searchable(self._lead, _part(generation, SPARSE))
+
     def publish(self, generation: Generation) -> None:
         """Point the lead's alias to it: the commit point. The follower's is for outsiders only."""
         opened = self.open(generation)
@@ -211,6 +220,8 @@ class PairedIndex:
         self.arms = _arms(sparse.arms)
         if isinstance(sparse, Highlights):
             self.highlight = sparse.highlight
+        if isinstance(sparse, FindsIds):
+            self.find = partial(_found, generation, sparse, dense)
 
     def get(
         self,
@@ -304,6 +315,26 @@ def _check_same(dense: Generation, sparse: Generation) -> None:
                 "one",
                 "they were not made together: index the corpus again",
             )
+
+
+def _found(
+    generation: Generation,
+    lead: FindsIds,
+    follower: SearchIndex,
+    *,
+    parents: Sequence[str] | None = None,
+    filter: Filter | None = None,
+    timeout: float | None = None,
+) -> list[str]:
+    """Ids by parent and filter: see ``FindsIds``; also of documents that one of the two lacks.
+
+    What a crash left in the follower alone is no search's hit, but is to be deleted with the rest.
+    A follower without texts knows the parents of passages only.
+    """
+    found = set(lead.find(parents=parents, filter=filter, timeout=timeout))
+    if isinstance(follower, FindsIds) and (parents is None or generation.passages):
+        found |= set(follower.find(parents=parents, filter=filter, timeout=timeout))
+    return sorted(found)
 
 
 def _joined(

@@ -17,6 +17,7 @@ from steelyard.encoders.whole_file import whole_file
 from steelyard.errors import EngineError
 from steelyard.plugin.engine import DENSE as DENSE_ARM
 from steelyard.plugin.engine import SPARSE, Generation
+from steelyard.plugin.local_files import fsync_folder
 from steelyard.plugin.lucene.documents import (
     DocumentFile,
     batch_dense,
@@ -31,7 +32,6 @@ from steelyard.plugin.lucene.folder import (
     DOCUMENTS,
     LUCENE,
     PARTS,
-    fsync_folder,
 )
 from steelyard.plugin.lucene.impact_writer import ImpactWriter
 from steelyard.plugin.lucene.jvm import start_jvm

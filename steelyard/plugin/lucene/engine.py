@@ -17,8 +17,9 @@ from steelyard.encoders.folder_lock import locked_file
 from steelyard.errors import EngineError, InputError
 from steelyard.plugin.batch_check import check_batch
 from steelyard.plugin.engine import SPARSE, Generation
+from steelyard.plugin.local_files import file_errors, fsync_folder
 from steelyard.plugin.lucene import build
-from steelyard.plugin.lucene.folder import PARTS, LuceneFolder, file_errors, fsync_folder
+from steelyard.plugin.lucene.folder import PARTS, LuceneFolder
 from steelyard.plugin.lucene.index import LuceneIndex
 from steelyard.plugin.lucene.jvm import requirements
 from steelyard.plugin.quantise import quantise

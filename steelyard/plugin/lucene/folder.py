@@ -19,15 +19,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from steelyard.encoders.json_object import read_json
 from steelyard.encoders.whole_file import whole_file
 from steelyard.errors import EngineError, InputError
 from steelyard.plugin.engine import Generation, generation_names
+from steelyard.plugin.local_files import file_errors, fsync_folder
 
 MARKER = "steelyard.json"
 DESCRIPTION = "generation.json"
@@ -151,27 +149,6 @@ class LuceneFolder:
 
     def _alias_file(self) -> Path:
         return self.path / f"{self.alias}.alias.json"
-
-
-@contextmanager
-def file_errors(action: str) -> Iterator[None]:
-    """Turn what the file system or a damaged file says into an EngineError."""
-    try:
-        yield
-    except OSError as error:
-        raise EngineError(
-            f"could not {action}: {error.strerror or error}",
-            "check the path, its rights and the free disk",
-        ) from error
-
-
-def fsync_folder(path: Path) -> None:
-    """Make renames in a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_json(path: Path, value: dict[str, object]) -> None:

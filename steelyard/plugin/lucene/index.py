@@ -11,6 +11,7 @@ from typing import Generic
 import numpy as np
 
 from steelyard.errors import EngineError
+from steelyard.plugin.abilities import check_find
 from steelyard.plugin.engine import (
     DENSE,
     MATCH,
@@ -27,9 +28,10 @@ from steelyard.plugin.engine import (
 from steelyard.plugin.filter_mask import FilterMasks
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.flat import FlatArm, check_window
+from steelyard.plugin.local_files import file_errors
 from steelyard.plugin.lucene.build import current_build, open_dense
 from steelyard.plugin.lucene.documents import DocumentFile
-from steelyard.plugin.lucene.folder import DOCUMENTS, LUCENE, file_errors
+from steelyard.plugin.lucene.folder import DOCUMENTS, LUCENE
 from steelyard.plugin.lucene.impact_reader import ImpactReader
 from steelyard.plugin.lucene.jvm import start_jvm
 from steelyard.types import DenseVectors, EncodedDocuments, SparseVectors
@@ -87,6 +89,25 @@ class LuceneIndex:
                     opened.documents.impacts(row) if terms else None,
                 )
         return found
+
+    def find(
+        self,
+        *,
+        parents: Sequence[str] | None = None,
+        filter: Filter | None = None,
+        timeout: float | None = None,
+    ) -> list[str]:
+        """Ids by parent and filter: see ``FindsIds``. What is not sealed yet is seen by none."""
+        del timeout  # nothing is waited for
+        check_find(parents, filter)
+        opened = self._builds.now()
+        keep = np.ones(len(opened.rows), dtype=np.bool_)
+        if filter is not None:
+            keep &= opened.masks.mask(filter)
+        if parents is not None:
+            wanted = set(parents)
+            keep &= [parent in wanted for parent in opened.documents.column("parent_id")]
+        return sorted(identifier for identifier, row in opened.rows.items() if keep[row])
 
     def count(self) -> int:
         """Number of documents."""
@@ -151,6 +172,7 @@ class _Opened:
     vectors: DenseVectors
     dense: Arm[DenseVectors]
     sparse: Arm[SparseVectors]
+    masks: FilterMasks
 
 
 def _open(build: Path, generation: Generation) -> _Opened:
@@ -170,7 +192,7 @@ def _open(build: Path, generation: Generation) -> _Opened:
         sparse = _ImpactArm(ids, reader, generation.scale, masks)
     rows = {identifier: row for row, identifier in enumerate(ids)}
     dense = FlatArm(generation.name, ids, vectors, masks)
-    return _Opened(build.name, documents, rows, vectors, dense, sparse)
+    return _Opened(build.name, documents, rows, vectors, dense, sparse, masks)
 
 
 class _ImpactArm:

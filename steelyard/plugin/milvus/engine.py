@@ -172,6 +172,13 @@ class MilvusEngine:
             self._wait_for_indexes(generation)
         self._loaded(generation).count()
 
+    def refresh(self, generation: Generation) -> None:
+        """What was written is searchable when this returns: see ``Refreshes``.
+
+        Nothing is flushed: a count waits until the server's searches see the newest.
+        """
+        MilvusIndex(self.connection, generation, self._layout(generation)).count()
+
     def publish(self, generation: Generation) -> None:
         """Point the alias to a generation."""
         current = self.resolve()

@@ -45,8 +45,18 @@ def milvus_expression(filter: Filter | None, layout: Layout) -> str:
 def ids_expression(ids: Sequence[str], layout: Layout) -> str:
     """The documents with these ids; pymilvus itself would paste ids in unescaped."""
     if not layout.key_is_int:
-        return f"{layout.key} in [{', '.join(map(_literal, ids))}]"
+        return strings_expression(layout.key, ids)
     return f"{layout.key} in [{', '.join(str(n) for n in map(_number, ids) if n is not None)}]"
+
+
+def strings_expression(column: str, values: Sequence[str]) -> str:
+    """The rows that have one of these strings in a column."""
+    return f"{column} in [{', '.join(map(_literal, values))}]"
+
+
+def behind_expression(identifier: str, layout: Layout) -> str:
+    """The documents whose ids come later."""
+    return f"{layout.key} > {identifier if layout.key_is_int else _literal(identifier)}"
 
 
 def _number(identifier: str) -> int | None:

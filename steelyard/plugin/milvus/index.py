@@ -7,6 +7,7 @@ from typing import Generic
 
 import numpy as np
 
+from steelyard.plugin.abilities import check_find
 from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.engine import (
     DENSE,
@@ -25,12 +26,15 @@ from steelyard.plugin.milvus.errors import engine_error, quiet
 from steelyard.plugin.milvus.layout import Layout
 from steelyard.plugin.milvus.requests import (
     PlanArm,
+    find_expressions,
     plan_dense,
+    plan_find,
     plan_get,
     plan_sparse,
     read_documents,
 )
 from steelyard.plugin.milvus.rows import row_impacts, row_vector, stored_document
+from steelyard.plugin.milvus_rest import MAX_WINDOW
 from steelyard.types import DenseVectors, EncodedDocuments, SparseVectors
 
 _EXPORT_NUMBERS = 500_000
@@ -71,6 +75,30 @@ class MilvusIndex:
             for request in plan_get(generation, layout, ids, vectors=vectors, terms=terms)
         ]
         return read_documents(generation, layout, found, vectors=vectors, terms=terms)
+
+    def find(
+        self,
+        *,
+        parents: Sequence[str] | None = None,
+        filter: Filter | None = None,
+        timeout: float | None = None,
+    ) -> list[str]:
+        """Ids by parent and filter, the newest too: see ``FindsIds``."""
+        check_find(parents, filter)
+        generation, layout, deadline = self.generation, self._layout, Deadline(timeout)
+        found: set[str] = set()
+        for expression in find_expressions(layout, parents, filter, generation.name):
+            after: str | None = None
+            while True:
+                request = plan_find(generation, layout, expression, after)
+                rows = self._connection.call(
+                    f"find documents of {generation.name}", "query", deadline=deadline, **request
+                )
+                found.update(str(row[layout.key]) for row in rows)
+                if len(rows) < MAX_WINDOW:
+                    break
+                after = str(rows[-1][layout.key])
+        return sorted(found)
 
     def count(self) -> int:
         """Number of documents, the newest too."""

@@ -112,7 +112,10 @@ class Description:
 
 def own_layout(generation: Generation, *, lite: bool) -> Layout:
     """Of a collection that Steelyard makes."""
-    texts = () if SPARSE in generation.arms_elsewhere else TEXTS
+    texts: tuple[str, ...] = TEXTS
+    if SPARSE in generation.arms_elsewhere:
+        # The other engine holds the texts. Passages are found by their parent in both.
+        texts = ("parent_id",) if generation.passages else ()
     return Layout(
         key="id",
         key_is_int=False,

@@ -20,7 +20,12 @@ from steelyard.plugin.engine import (
     best_first,
 )
 from steelyard.plugin.filters import Filter
-from steelyard.plugin.milvus.filter import ids_expression, milvus_expression
+from steelyard.plugin.milvus.filter import (
+    behind_expression,
+    ids_expression,
+    milvus_expression,
+    strings_expression,
+)
 from steelyard.plugin.milvus.layout import Layout
 from steelyard.plugin.milvus.rows import stored_document
 from steelyard.plugin.milvus.schema import dense_search_parameters
@@ -188,6 +193,52 @@ def plan_get(
         }
         for first in range(0, len(ids), IDS_A_REQUEST)
     ]
+
+
+def find_expressions(
+    layout: Layout, parents: Sequence[str] | None, filter: Filter | None, where: str
+) -> list[str]:
+    """What to ask for, some hundred parents each.
+
+    Raises:
+        InputError: a filter that cannot be.
+        EngineError: the collection does not know its documents' parents.
+    """
+    condition = milvus_expression(filter, layout)
+    if parents is None:
+        return [condition]
+    column = layout.texts.get("parent_id")
+    if column is None:
+        raise EngineError(
+            f"{where} does not say which document a passage is of",
+            "look for the parents in the engine that holds the texts",
+        )
+    wanted = sorted(set(parents))
+    parts = (wanted[i : i + IDS_A_REQUEST] for i in range(0, len(wanted), IDS_A_REQUEST))
+    return [
+        f"{strings_expression(column, part)}{f' and {condition}' if condition else ''}"
+        for part in parts
+    ]
+
+
+def plan_find(
+    generation: Generation, layout: Layout, expression: str, after: str | None
+) -> dict[str, Any]:
+    """Named arguments of the client's ``query`` for the next ids, ascending.
+
+    This is what pymilvus's own iterator sends, which would paste the id in unescaped.
+    """
+    if after is not None:
+        expression = f"{behind_expression(after, layout)} and ({expression})"
+    return {
+        "collection_name": generation.name,
+        "filter": expression,
+        "output_fields": [layout.key],
+        "limit": MAX_WINDOW,
+        "iterator": "True",
+        "reduce_stop_for_best": "True",
+        "consistency_level": "Strong",
+    }
 
 
 def read_documents(

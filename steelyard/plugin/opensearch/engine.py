@@ -25,6 +25,7 @@ from steelyard.plugin.opensearch.bulk import delete_items, document_items, send
 from steelyard.plugin.opensearch.cluster.attach import attach_pipeline, refuse_without_pack
 from steelyard.plugin.opensearch.connection import Connection
 from steelyard.plugin.opensearch.copies import serve_as, without_copies
+from steelyard.plugin.opensearch.finding import refresh
 from steelyard.plugin.opensearch.index import OpenSearchIndex
 from steelyard.plugin.opensearch.layout import Layout
 from steelyard.plugin.opensearch.mapping import (
@@ -151,6 +152,10 @@ class OpenSearchEngine:
                 raise EngineError(f"cannot {action}: {answer['_shards']['failed']} shards failed")
         if current is None or current.name != name:
             serve_as(self._connection, name, None if current is None else current.name)
+
+    def refresh(self, generation: Generation) -> None:
+        """What was written is searchable when this returns: see ``Refreshes``."""
+        self._connection.run(refresh(self._own(generation)))
 
     def publish(self, generation: Generation) -> None:
         """Point the alias to a generation, in one atomic request."""

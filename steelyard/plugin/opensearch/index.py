@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from steelyard.errors import EngineError
+from steelyard.plugin.abilities import check_find
 from steelyard.plugin.engine import (
     DENSE,
     MATCH,
@@ -17,7 +18,7 @@ from steelyard.plugin.engine import (
 )
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.fusion import Fusion
-from steelyard.plugin.opensearch import reading
+from steelyard.plugin.opensearch import finding, reading
 from steelyard.plugin.opensearch.arms import SyncArm
 from steelyard.plugin.opensearch.connection import Connection
 from steelyard.plugin.opensearch.searches import Searches
@@ -102,6 +103,17 @@ class OpenSearchIndex:
         None where texts are not indexed.
         """
         return self._connection.run(reading.highlight(self._target, ids, text), timeout)
+
+    def find(
+        self,
+        *,
+        parents: Sequence[str] | None = None,
+        filter: Filter | None = None,
+        timeout: float | None = None,
+    ) -> list[str]:
+        """Ids by parent and filter: see ``FindsIds``. The index is refreshed first."""
+        check_find(parents, filter)
+        return self._connection.run(finding.find(self._target, parents, filter), timeout)
 
     def count(self) -> int:
         """Number of documents that searches see."""

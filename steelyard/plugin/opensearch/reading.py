@@ -24,8 +24,8 @@ Highlighted = dict[str, dict[str, list[str]]]
 
 _BATCH = 500
 _PAGE_NUMBERS = 500_000
-_KEEP_ALIVE = "5m"
-_WHOLE = {"allow_partial_search_results": "false"}
+KEEP_ALIVE = "5m"
+WHOLE = {"allow_partial_search_results": "false"}
 
 FRAGMENTS = 3
 """Of a text, at most; a title is shown whole."""
@@ -94,7 +94,7 @@ def highlight(target: Searches, ids: Sequence[str], text: str) -> Steps[Highligh
         }
         if layout.id is not None:
             body["docvalue_fields"] = [layout.id]
-        answer = yield Request(action, "POST", f"/{name}/_search", body, _WHOLE)
+        answer = yield Request(action, "POST", f"/{name}/_search", body, WHOLE)
         check_complete(action, answer)
         for hit in answer["hits"]["hits"]:
             identifier = hit_id(hit, layout.id)
@@ -152,19 +152,19 @@ def _everything(target: Searches, paths: list[str]) -> Steps[list[Json]]:
         action,
         "POST",
         f"/{name}/_search/point_in_time",
-        parameters={"keep_alive": _KEEP_ALIVE, "allow_partial_pit_creation": "false"},
+        parameters={"keep_alive": KEEP_ALIVE, "allow_partial_pit_creation": "false"},
     )
     point = opened["pit_id"]
     body: Json = {
         "size": max(20, min(1000, _PAGE_NUMBERS // max(1, target.generation.dims))),
         "sort": [{"_id" if target.layout.adopted else ID: "asc"}],
-        "pit": {"id": point, "keep_alive": _KEEP_ALIVE},
+        "pit": {"id": point, "keep_alive": KEEP_ALIVE},
         "track_total_hits": False,
         **_read_with(target.layout, paths),
     }
     try:
         while True:
-            answer = yield Request(action, "POST", "/_search", body, _WHOLE)
+            answer = yield Request(action, "POST", "/_search", body, WHOLE)
             check_complete(action, answer)
             page = answer["hits"]["hits"]
             if not page:
@@ -172,13 +172,13 @@ def _everything(target: Searches, paths: list[str]) -> Steps[list[Json]]:
             hits += page
             body = {**body, "search_after": page[-1]["sort"]}
     except EngineError:
-        yield from _close(action, point)
+        yield from close_point(action, point)
         raise
-    yield from _close(action, point)
+    yield from close_point(action, point)
     return hits
 
 
-def _close(action: str, point: str) -> Steps[None]:
+def close_point(action: str, point: str) -> Steps[None]:
     """Give a point in time back; if that fails it ends by itself, and nothing is lost."""
     with suppress(EngineError):
         path = "/_search/point_in_time"
@@ -209,7 +209,7 @@ def _by_search(
         "track_total_hits": False,
         **_read_with(layout, paths),
     }
-    answer = yield Request(action, "POST", f"/{generation.name}/_search", body, _WHOLE)
+    answer = yield Request(action, "POST", f"/{generation.name}/_search", body, WHOLE)
     check_complete(action, answer)
     found = {}
     for hit in answer["hits"]["hits"]:

@@ -1,0 +1,1 @@
+"""Live changes: a sequenced log, and what it makes of a generation."""

@@ -86,7 +86,9 @@ class Writer:
             return []
         wanted = set(ids)
         # Documents of a corpus may say that they belong to another: those stay.
-        parents = [(each, whole_id(each, each.rpartition("#")[0])) for each in self.find(parents=ids)]
+        parents = [
+            (each, whole_id(each, each.rpartition("#")[0])) for each in self.find(parents=ids)
+        ]
         return [each for each, whole in parents if whole in wanted]
 
     def find(
@@ -119,5 +121,7 @@ class Writer:
 
 def refusals(refused: Mapping[str, str]) -> str:
     """Some of the documents that were refused, for a line."""
-    shown = "; ".join(f"{identifier!r:.80}: {why}" for identifier, why in list(refused.items())[:3])
+    shown = "; ".join(
+        f"{identifier!r:.80}: {why}" for identifier, why in list(refused.items())[:3]
+    )
     return f"{len(refused)} refused: {shown}"

@@ -1,8 +1,9 @@
 """Dropping generations that nobody searches, and changes that nobody will replay.
 
-Three kinds may go: published generations beyond the K searched last, what a dead job has begun, and what
-an earlier run had begun to drop. Each is noted before it is dropped, so that a run that is killed
-is continued by the next one, and a generation of which half is gone is never rolled back to.
+Three kinds may go: published generations beyond the K searched last, what a dead job has begun,
+and what an earlier run had begun to drop. Each is noted before it is dropped, so that a run that
+is killed is continued by the next one, and a generation of which half is gone is never rolled
+back to.
 """
 
 from __future__ import annotations

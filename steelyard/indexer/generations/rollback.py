@@ -17,8 +17,9 @@ INTENT = "rollback"
 """Record of a rollback that has begun, so that it is not begun a second time from its target."""
 
 Replay = Callable[[Generation, int, bool], int]
-"""Replays the log into a generation after a number, which gives the last number that it contains.
-The flag says whether documents have to be encoded; a ``PackError``: no encoder is at hand."""
+"""Replays the log into a generation after a number, so that searches see it; the last number that
+it contains then. The flag says whether documents have to be encoded. ``PackError``: there is no
+encoder at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,6 @@ def rollback(
                 reason = str(error)
             else:
                 lease.check()
-                engine.seal(generation)
                 write_position(store, generation, applied)
                 replayed, missing = applied - target.applied, max(0, last - applied)
         stale = missing is None or missing > 0

@@ -17,6 +17,7 @@ import pytest
 
 from steelyard.indexer.generations.gc import sweep
 from steelyard.indexer.generations.history import names, notes
+from steelyard.indexer.generations.rollback import INTENT
 from steelyard.indexer.generations.verify import sample_of, verify
 from steelyard.plugin.packs import open_packs
 from steelyard.plugin.searcher import Searcher
@@ -27,7 +28,7 @@ from tests.generation_steps import DOCUMENTS, WORDS, Side, clean, named
 pytest_plugins = ["tests.servers.opensearch", "tests.servers.milvus"]
 
 KILLS = int(os.environ.get("STEELYARD_KILLS", "8"))
-"""A kind of place; a soak sets more."""
+"""In each place; a soak sets more."""
 
 SECONDS = float(os.environ.get("STEELYARD_READER_SECONDS", "15"))
 """How long the reader reads through re-indexes."""
@@ -139,6 +140,8 @@ def test_killed_at_any_moment_and_done_again(side: Side) -> None:
             killed += not was_done
             whole(side)
             started = time.monotonic()
+            # Killed after its last step, a rollback is done: the next one would go further back.
+            was_done = was_done or (side.current() != before and not side.store.read(INTENT))
             if not (was_done and command == "rollback"):
                 side.run(command, number)
             longest[command] = min(1.0, time.monotonic() - started)

@@ -82,7 +82,8 @@ def rollback(
                 f"{engine.alias} stands for nothing", "make an index with 'steelyard index'"
             )
         begun = _begun(store, found, before.name, to)
-        if begun == before.name:
+        if before.name in (begun, to):
+            publish(engine, before.generation, store, [lease])
             _end(store)
             say(f"{engine.alias} stands for {before.name} already")
             return Rollback(before.name, before.name, 0, 0, False)
@@ -140,8 +141,6 @@ def _target(found: list[Known], before: Known, to: str | None) -> Known:
     listed = ", ".join(one.name for one in kept) or "none"
     if to is not None:
         named = next((one for one in found if one.name == to), None)
-        if named is not None and named.current:
-            raise InputError(f"{to} is what the alias stands for", f"there are: {listed}")
         if named is None or not (named.kept or named.generation.columns):
             what = "was never published" if named is not None else "is not there"
             raise InputError(f"{to} {what}", f"generations to go back to: {listed}")

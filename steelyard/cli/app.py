@@ -18,6 +18,7 @@ from steelyard.cli import (
     dev,
     encode,
     evaluate,
+    generations,
     index,
     pack,
     query,
@@ -43,6 +44,9 @@ app.command("index")(index.index)
 app.command("encode-documents")(index.encode_documents)
 app.command("upsert")(changes.upsert)
 app.command("delete")(changes.delete)
+app.command("generations")(generations.generations)
+app.command("rollback")(generations.rollback)
+app.command("gc")(generations.gc)
 app.command("encode")(encode.encode)
 app.command("search")(search.search)
 app.command("adopt")(adopt.adopt)

@@ -12,7 +12,7 @@ from typing import Any
 
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import EngineError
-from steelyard.plugin.engine import Arm, Generation, StoredDocument
+from steelyard.plugin.engine import Arm, Generation, StoredDocument, UpsertReport
 from steelyard.plugin.exact import ExactIndex
 from steelyard.plugin.quantise import quantise
 from steelyard.plugin.vocabulary import Vocabulary
@@ -113,7 +113,9 @@ class MemoryEngine:
     def create(self, generation: Generation) -> None:
         raise NotImplementedError
 
-    def upsert(self, generation: Generation, batch: EncodedDocuments) -> int:
+    def upsert(
+        self, generation: Generation, batch: EncodedDocuments, *, report_refused: bool = False
+    ) -> UpsertReport:
         raise NotImplementedError
 
     def delete(self, generation: Generation, ids: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Generic, Protocol, runtime_checkable
 
 from steelyard.errors import EngineError
+from steelyard.plugin.backoff import Backoff
 from steelyard.plugin.engine import (
     AbsentArm,
     Candidates,
@@ -36,6 +37,13 @@ class MatchesText(Protocol):
     """An engine whose ``match`` arm can be set up; before an index is opened or created."""
 
     text_match: TextMatch
+
+
+@runtime_checkable
+class RetriesRequests(Protocol):
+    """An engine that tries requests again; a bulk load is more patient than a query."""
+
+    backoff: Backoff
 
 
 @runtime_checkable

@@ -23,7 +23,9 @@ from steelyard.plugin.abilities import (
     Highlights,
     MatchesText,
     OpensAsync,
+    RetriesRequests,
 )
+from steelyard.plugin.backoff import Backoff
 from steelyard.plugin.engine import (
     DENSE,
     MATCH,
@@ -34,6 +36,7 @@ from steelyard.plugin.engine import (
     Generation,
     SearchIndex,
     StoredDocument,
+    UpsertReport,
 )
 from steelyard.plugin.search.threaded import ThreadedIndex
 from steelyard.plugin.text_match import TextMatch
@@ -96,10 +99,40 @@ class PairedEngine:
         self._follower.create(_part(generation, DENSE))
         self._lead.create(_part(generation, SPARSE))
 
-    def upsert(self, generation: Generation, batch: EncodedDocuments) -> int:
-        """Write whole documents to the follower, then to the lead."""
-        self._follower.upsert(_part(generation, DENSE), batch)
-        return self._lead.upsert(_part(generation, SPARSE), batch)
+    def upsert(
+        self, generation: Generation, batch: EncodedDocuments, *, report_refused: bool = False
+    ) -> UpsertReport:
+        """Write whole documents to the follower, then to the lead.
+
+        What the follower refuses is not written to the lead. What the lead refuses leaves both:
+        the follower may hold its new half, and a half is no document.
+        """
+        dense = self._follower.upsert(
+            _part(generation, DENSE), batch, report_refused=report_refused
+        )
+        refused = {one.id for one in dense.refused}
+        rows = [i for i, document in enumerate(batch.documents) if document.id not in refused]
+        if refused:
+            batch = EncodedDocuments(
+                [batch.documents[i] for i in rows], batch.dense[rows], batch.sparse.select(rows)
+            )
+        sparse = self._lead.upsert(_part(generation, SPARSE), batch, report_refused=report_refused)
+        if sparse.refused:
+            self.delete(generation, [one.id for one in sparse.refused])
+        return UpsertReport(sparse.clipped, (*dense.refused, *sparse.refused))
+
+    @property
+    def backoff(self) -> Backoff:
+        """How requests are tried again: of the lead."""
+        if not isinstance(self._lead, RetriesRequests):
+            raise AttributeError("backoff")
+        return self._lead.backoff
+
+    @backoff.setter
+    def backoff(self, value: Backoff) -> None:
+        for engine in (self._follower, self._lead):
+            if isinstance(engine, RetriesRequests):
+                engine.backoff = value
 
     def delete(self, generation: Generation, ids: Sequence[str]) -> None:
         """Remove documents from the lead, then from the follower."""

@@ -12,6 +12,7 @@ from steelyard.cli import (
     adopt,
     bench,
     bench_engines,
+    bench_indexing,
     cluster,
     demo,
     dev,
@@ -34,7 +35,13 @@ app = typer.Typer(
 app.add_typer(pack.app, name="pack")
 app.add_typer(tower.app, name="tower")
 app.add_typer(bench.app, name="bench")
-for command in (bench_engines.bulk, bench_engines.search, bench_engines.recall):
+for command in (
+    bench_engines.bulk,
+    bench_engines.search,
+    bench_engines.recall,
+    bench_indexing.indexing,
+    bench_indexing.soak,
+):
     bench.app.command()(command)
 app.add_typer(dev.app, name="dev")
 app.add_typer(cluster.app, name="cluster")

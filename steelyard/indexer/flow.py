@@ -138,6 +138,10 @@ class Channel(Generic[T]):
         self._items: deque[T] = deque()
         self._closed = False
 
+    def __len__(self) -> int:
+        """Items that wait."""
+        return len(self._items)
+
     def put(self, item: T) -> None:
         """Add an item; waits while the channel is full."""
         self._flow.until(lambda: len(self._items) < self._capacity)

@@ -200,7 +200,11 @@ class SinkJob:
                     self.flow.check()
                     self._load_shard(engine, generation, entry)
                 advance(entry.documents)
-        return self.shards.manifest is not None
+        manifest = self.shards.manifest
+        if manifest is None:
+            return False
+        self._check_refused(manifest.rejected)
+        return True
 
     def _load_shard(self, engine: Engine, generation: Generation, entry: ShardEntry) -> None:
         check_shard(self.folder, entry)
@@ -208,7 +212,12 @@ class SinkJob:
         report = engine.upsert(generation, content, report_refused=True)
         self.journal.acknowledge(entry, report.clipped, report.refused)
         if report.refused:
-            check_rejected(self.journal.refused, self.settings.max_rejected, self.folder)
+            self._check_refused(0)
+
+    def _check_refused(self, others: int) -> None:
+        """Bounded together with the ``others`` that never became documents."""
+        count = self.journal.refused + others
+        check_rejected(count, self.settings.max_rejected, self.folder)
 
     def _total(self) -> int | None:
         manifest = self.shards.manifest

@@ -86,7 +86,7 @@ def bench_overlap(
             seconds[what].append(told["seconds"])
     encode, load, whole = (min(seconds[what]) for what in (ENCODE, LOAD, WHOLE))
     ratio = whole / max(encode, load)
-    return Overlap(documents, *(round(s, 2) for s in (encode, load, whole)), round(ratio, 3))
+    return Overlap(documents, round(encode, 2), round(load, 2), round(whole, 2), round(ratio, 3))
 
 
 def bench_memory(

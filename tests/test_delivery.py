@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -108,6 +109,14 @@ def test_a_document_that_one_of_a_pair_refuses_is_in_neither(node: Engine, engin
         pair.drop(made)
 
 
+@pytest.fixture
+def server_data() -> Iterator[Path]:
+    """A folder that the server's user can enter."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="steelyard-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder) / "data"
+
+
 def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -116,13 +125,15 @@ def free_port() -> int:
 
 
 @pytest.mark.opensearch
-def test_a_node_that_is_restarted_in_the_middle_of_a_load(tmp_path: Path) -> None:
+def test_a_node_that_is_restarted_in_the_middle_of_a_load(
+    tmp_path: Path, server_data: Path
+) -> None:
     """It loses nothing that it acknowledged, and the load waits for it."""
     queries = QueryEncoder.load(synthetic_pack(tmp_path / "pack", dims=16))
     corpus = open_corpus(synthetic_corpus(tmp_path / "corpus.jsonl", 2000))
     settings = EncodeSettings(shards=tmp_path / "shards", shard_documents=100)
     folder, manifest = encode_documents(corpus, queries, SilentProgress(), settings)
-    port, data = free_port(), tmp_path / "data"
+    port, data = free_port(), server_data
     url = f"opensearch://127.0.0.1:{port}/demo"
     middle = threading.Event()
     seen: list[int] = []

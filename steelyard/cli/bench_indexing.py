@@ -16,7 +16,8 @@ ToOption = Annotated[
     typer.Option(
         "--to",
         metavar="URL",
-        help="Engine with {} as the index name: 'opensearch://localhost:9200/{}'.",
+        help="Engine with {} as the index name: 'opensearch://localhost:9200/{}'; for 'indexing' "
+        "also 'count:{}', which keeps nothing.",
     ),
 ]
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import SteelyardError
+from steelyard.eval.counting_engine import CountingEngine
 from steelyard.eval.synthetic import synthetic_corpus, synthetic_pack
 from steelyard.indexer.build import EncodeSettings, encode_documents, index_corpus
 from steelyard.indexer.loading.load import complete_folder, load_folder
@@ -23,6 +24,9 @@ from steelyard.indexer.loading.sink import Sink
 from steelyard.indexer.reading.readers import open_corpus
 from steelyard.plugin.urls import open_engine
 from steelyard.progress import Progress, SilentProgress
+
+COUNT = "count:"
+"""In place of an engine's URL: ``CountingEngine``."""
 
 ENCODE, LOAD, WHOLE = "encode", "load", "whole"
 
@@ -97,7 +101,7 @@ def bench_memory(
     Args:
         folder: for what is made; empty.
         url: of the engine, ``{}`` where the name of the index is. A Milvus Lite file lives in
-            the memory of the job: take a server.
+            the memory of the job: take a server, or ``count:{}``, which keeps nothing.
         documents: of the smaller one.
         times: as many in the larger one.
         progress: shows them.
@@ -138,8 +142,12 @@ def _job(what: str, corpus: str, pack: str, shards: str, url: str) -> None:
     """What runs in the process."""
     queries, progress = QueryEncoder.load(pack), SilentProgress()
     folder = Path(shards)
-    sinks = [Sink(url, lambda: open_engine(url, vocabulary=queries.tokenizer))]
-    sinks[0].open().close()  # imports the client
+    if url.startswith(COUNT):
+        counting: Any = CountingEngine(url.removeprefix(COUNT))
+        sinks = [Sink(url, lambda: counting, closes=False)]
+    else:
+        sinks = [Sink(url, lambda: open_engine(url, vocabulary=queries.tokenizer))]
+        sinks[0].open().close()  # imports the client
     settings = EncodeSettings(shards=folder)
     source = open_corpus(Path(corpus))
     started = time.perf_counter()

@@ -225,6 +225,24 @@ def test_a_generation_that_was_dropped_meanwhile_is_made_anew(
     assert run(corpus, pack, [bad], tmp_path).load.documents == DOCUMENTS
 
 
+@pytest.mark.parametrize("half", ["dense", "sparse"])
+def test_half_a_generation_that_was_dropped_is_made_anew(
+    corpus: CorpusFile, pack: Path, tmp_path: Path, half: str
+) -> None:
+    urls = {arm: f"milvus-lite://{tmp_path / arm}.db?name=demo" for arm in ("dense", "sparse")}
+    url = ",".join(f"{arm}={one}" for arm, one in urls.items())
+    failing = Failing(at=3)
+    pair = Sink(url, lambda: Watched(open_engine(url), failing))
+    with pytest.raises(FaultError):
+        run(corpus, pack, [pair], tmp_path)
+    engine = open_engine(urls[half])
+    engine.drop(engine.generations()[0])
+    engine.close()
+    report = run(corpus, pack, [pair], tmp_path)
+    assert report.load.documents == DOCUMENTS
+    assert generations(pair) == [report.load.generation]
+
+
 def test_what_is_acknowledged_but_not_journalled_is_not_doubled(
     corpus: CorpusFile, pack: Path, tmp_path: Path
 ) -> None:

@@ -47,6 +47,14 @@ class RetriesRequests(Protocol):
 
 
 @runtime_checkable
+class HasHalves(Protocol):
+    """An engine whose generations lie in two places; one of them may have been dropped."""
+
+    def is_whole(self, generation: Generation) -> bool:
+        """Whether both have their half."""
+
+
+@runtime_checkable
 class FusesArms(Protocol):
     """An index that joins both arms by itself, in one request."""
 

@@ -94,6 +94,13 @@ class PairedEngine:
         found |= {part.name: part for part in self._lead.generations()}
         return [_whole(found[name]) for name in sorted(found, reverse=True)]
 
+    def is_whole(self, generation: Generation) -> bool:
+        """Whether both engines have their half."""
+        return all(
+            any(found.name == generation.name for found in engine.generations())
+            for engine in (self._follower, self._lead)
+        )
+
     def create(self, generation: Generation) -> None:
         """Make an empty generation in both, in the follower first."""
         self._follower.create(_part(generation, DENSE))

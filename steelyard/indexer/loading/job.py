@@ -24,7 +24,7 @@ from steelyard.indexer.encoding.storage import storing
 from steelyard.indexer.flow import Flow
 from steelyard.indexer.loading.journal import SinkJournal
 from steelyard.indexer.loading.sink import PATIENCE, LoadReport, Sink
-from steelyard.plugin.abilities import RetriesRequests
+from steelyard.plugin.abilities import HasHalves, RetriesRequests
 from steelyard.plugin.backoff import Backoff
 from steelyard.plugin.engine import Engine, Generation
 from steelyard.progress import Progress
@@ -117,6 +117,7 @@ class SinkJob:
             self._step(SEALED, lambda: engine.seal(generation))
             self._step(VERIFIED, lambda: self._verify(engine, generation))
             self._step(PUBLISHED, lambda: publish(engine, generation))
+        self.flow.until(lambda: self.shards.manifest is not None or self.flow.ending)
         older = [g for g in engine.generations() if g.name != generation.name and not g.columns]
         dropped += drop(engine, older[self.settings.keep :], self.progress)
         return LoadReport(
@@ -163,6 +164,8 @@ class SinkJob:
             return None
         current = engine.resolve()
         there = any(found == begun for found in engine.generations())
+        if isinstance(engine, HasHalves):
+            there = there and engine.is_whole(begun)
         published = current is not None and current.name == begun.name
         if published and VERIFIED in self.journal.steps:
             self.journal.done(PUBLISHED)  # the answer to the alias change was not awaited

@@ -63,6 +63,12 @@ class MissingExtraError(SteelyardError):
         )
 
 
+class StorageError(SteelyardError):
+    """A disk that is full, or a folder that cannot be written."""
+
+    exit_code = 6
+
+
 def first_line(error: Exception) -> str:
     """What a foreign library says, short enough for a message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -14,7 +14,7 @@ import numpy as np
 
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import EngineError
-from steelyard.plugin.engine import Arm, Generation, StoredDocument
+from steelyard.plugin.engine import Arm, Generation, StoredDocument, UpsertReport
 from steelyard.plugin.exact import ExactIndex
 from steelyard.plugin.quantise import quantise
 from steelyard.plugin.vocabulary import Vocabulary
@@ -141,14 +141,16 @@ class MemoryEngine:
         self._generations[generation.name] = generation
         self._rows[generation.name] = {}
 
-    def upsert(self, generation: Generation, batch: EncodedDocuments) -> int:
+    def upsert(
+        self, generation: Generation, batch: EncodedDocuments, *, report_refused: bool = False
+    ) -> UpsertReport:
         self.faults.meet("upsert")
         impacts, clipped = quantise(batch.sparse, generation.scale)
         for row, document in enumerate(batch.documents):
             made = (document, batch.dense[row], impacts.row(row))
             self._rows[generation.name][document.id] = made
         self._held.pop(generation.name, None)
-        return clipped
+        return UpsertReport(clipped)
 
     def delete(self, generation: Generation, ids: Sequence[str]) -> None:
         self.faults.meet("delete")

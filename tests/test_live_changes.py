@@ -122,9 +122,9 @@ def test_a_replaced_document_is_never_away(engine: MemoryEngine, store: FolderRe
     seen: list[set[str]] = []
     upsert, delete = engine.upsert, engine.delete
 
-    def watched(original: Callable[..., int | None]) -> Callable[..., int | None]:
-        def call(*arguments: object) -> int | None:
-            result = original(*arguments)
+    def watched(original: Callable[..., Any]) -> Callable[..., int | None]:
+        def call(*arguments: object, **named: object) -> Any:
+            result = original(*arguments, **named)
             seen.append({i for i in stored(engine, generation()) if i.split("#")[0] == "a"})
             return result
 

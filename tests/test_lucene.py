@@ -123,7 +123,7 @@ def test_every_impact_is_exact(lucene: Engine) -> None:
     content = EncodedDocuments(content.documents, content.dense, SparseVectors.from_rows(rows, 50))
     made = generation()
     lucene.create(made)
-    assert lucene.upsert(made, content) == 1
+    assert lucene.upsert(made, content).clipped == 1
     lucene.seal(made)
     query = SparseVectors.from_rows([(np.array([7], np.int32), np.ones(1, np.float32))], 50)
     found = lucene.open(made).sparse.search(query, 1000)[0]

@@ -297,7 +297,7 @@ def test_long_queries(opensearch_url: str, opener: Opener, named: Any) -> None:
     rows = [(ids[:2000], np.full(2000, 2, np.float32)), (ids[2000:], np.ones(3000, np.float32))]
     plain = [replace(d, metadata={}) for d in content.documents]
     batch = EncodedDocuments(plain, content.dense, SparseVectors.from_rows(rows, 5000))
-    assert engine.upsert(wide, batch) == 0
+    assert engine.upsert(wide, batch).clipped == 0
     engine.seal(wide)
     query = SparseVectors.from_rows([(ids, (1 + ids / 5000).astype(np.float32))], 5000)
     index = engine.open(wide)

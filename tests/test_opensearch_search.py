@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from steelyard.errors import EngineError, PackMismatchError
-from steelyard.indexer.loading.load import LoadReport, exact_index, load_shards
+from steelyard.indexer.loading.load import exact_index, load_shards
+from steelyard.indexer.loading.sink import LoadReport
 from steelyard.plugin.abilities import SearchesBoth
 from steelyard.plugin.engine import Candidates, Engine
 from steelyard.plugin.fusion import Fusion

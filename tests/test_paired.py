@@ -13,7 +13,8 @@ import pytest
 
 from steelyard.errors import EngineError, InputError
 from steelyard.indexer.encoding.shards import read_shard
-from steelyard.indexer.loading.load import LoadReport, load_shards
+from steelyard.indexer.loading.load import load_shards
+from steelyard.indexer.loading.sink import LoadReport
 from steelyard.plugin.async_searcher import AsyncSearcher
 from steelyard.plugin.engine import Engine
 from steelyard.plugin.filters import Eq

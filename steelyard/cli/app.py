@@ -12,6 +12,7 @@ from steelyard.cli import (
     adopt,
     bench,
     bench_engines,
+    bench_indexing,
     changes,
     cluster,
     demo,
@@ -36,7 +37,13 @@ app = typer.Typer(
 app.add_typer(pack.app, name="pack")
 app.add_typer(tower.app, name="tower")
 app.add_typer(bench.app, name="bench")
-for command in (bench_engines.bulk, bench_engines.search, bench_engines.recall):
+for command in (
+    bench_engines.bulk,
+    bench_engines.search,
+    bench_engines.recall,
+    bench_indexing.indexing,
+    bench_indexing.soak,
+):
     bench.app.command()(command)
 app.add_typer(dev.app, name="dev")
 app.add_typer(cluster.app, name="cluster")
@@ -47,6 +54,7 @@ app.command("delete")(changes.delete)
 app.command("generations")(generations.generations)
 app.command("rollback")(generations.rollback)
 app.command("gc")(generations.gc)
+app.command("load")(index.load)
 app.command("encode")(encode.encode)
 app.command("search")(search.search)
 app.command("adopt")(adopt.adopt)

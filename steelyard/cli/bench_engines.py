@@ -33,14 +33,17 @@ def bulk(
     """Documents a second into an engine, against the bare client's own bulk call."""
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.eval.bench_engines import bench_bulk
-    from steelyard.indexer.build import encode_documents
+    from steelyard.indexer.build import EncodeSettings, encode_documents
     from steelyard.indexer.encoding.shards import read_shard
     from steelyard.indexer.loading.load import template_generation
     from steelyard.indexer.reading.readers import open_corpus
 
     queries, progress = QueryEncoder.load(pack), RichProgress()
     folder, manifest = encode_documents(
-        open_corpus(corpus), queries, progress, precision=precision, shards=shards
+        open_corpus(corpus),
+        queries,
+        progress,
+        EncodeSettings(precision=precision, shards=shards),
     )
     result = bench_bulk(
         to,

@@ -52,8 +52,10 @@ def demo(
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.eval.collection import read_judged
     from steelyard.eval.systems import parse_systems
-    from steelyard.indexer.build import index_corpus
+    from steelyard.indexer.build import EncodeSettings, index_corpus
     from steelyard.indexer.distillation_job import DistillationJob, distill_pack
+    from steelyard.indexer.loading.job import LoadSettings
+    from steelyard.indexer.loading.sink import Sink
     from steelyard.indexer.reading.readers import open_corpus
     from steelyard.plugin.fusion import Fusion
     from steelyard.plugin.searcher import Searcher
@@ -79,10 +81,10 @@ def demo(
     report = index_corpus(
         source,
         QueryEncoder.load(pack),
-        lambda: open_engine(url),
+        [Sink(url, lambda: open_engine(url))],
         progress,
-        precision=precision,
-        keep=0,
+        EncodeSettings(precision=precision),
+        LoadSettings(keep=0),
     )
     progress.say(
         f"{report.manifest.read:,} read = {report.load.documents:,} indexed + "

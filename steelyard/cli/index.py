@@ -1,9 +1,10 @@
-"""``steelyard index``: a corpus into an engine; ``encode-documents``: only into shards."""
+"""``index``: a corpus into engines; ``encode-documents``: to shards; ``load``: from shards."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +12,7 @@ from steelyard.cli.options import (
     AdapterMovedOption,
     Corpus,
     DeviceOption,
-    EngineOption,
+    EnginesOption,
     MaxRejectedOption,
     MetadataOption,
     ModelMovedOption,
@@ -21,10 +22,30 @@ from steelyard.cli.options import (
     ShardsOption,
 )
 from steelyard.cli.output import JsonOption, RichProgress, print_pairs, write_json
+from steelyard.errors import InputError
 
 if TYPE_CHECKING:
+    from steelyard.encoders.query.encoder import QueryEncoder
+    from steelyard.indexer.encoding.manifest import Manifest
+    from steelyard.indexer.loading.sink import LoadReport, Sink
     from steelyard.plugin.engine import Engine
     from steelyard.plugin.vocabulary import Vocabulary
+
+BatchTokensOption = Annotated[int, typer.Option(min=1, help="Padded tokens in a batch.")]
+AnalyzerOption = Annotated[
+    str | None, typer.Option(help="Of texts, for the match arm (OpenSearch), e.g. english.")
+]
+KeepOption = Annotated[int, typer.Option(min=0, help="Older generations to keep.")]
+PatienceOption = Annotated[
+    str,
+    typer.Option(
+        metavar="TIME", help="How long to wait for a busy or restarting server: 30s, 5m, 1h."
+    ),
+]
+AbortOption = Annotated[
+    bool,
+    typer.Option("--abort", help="Drop what an interrupted run of this command began, and end."),
+]
 
 
 def encode_documents(
@@ -37,7 +58,7 @@ def encode_documents(
     precision: PrecisionOption = "auto",
     device: DeviceOption = None,
     shard_documents: ShardDocumentsOption = 2048,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens in a batch.")] = 4096,
+    batch_tokens: BatchTokensOption = 4096,
     max_rejected: MaxRejectedOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -51,15 +72,17 @@ def encode_documents(
         open_corpus(corpus),
         QueryEncoder.load(pack),
         RichProgress(),
-        model=model,
-        adapter=adapter,
-        precision=precision,
-        device=device,
-        fields=parse_fields(metadata),
-        shards=shards,
-        shard_documents=shard_documents,
-        batch_tokens=batch_tokens,
-        max_rejected=max_rejected,
+        build.EncodeSettings(
+            model=model,
+            adapter=adapter,
+            precision=precision,
+            device=device,
+            fields=parse_fields(metadata),
+            shards=shards,
+            shard_documents=shard_documents,
+            batch_tokens=batch_tokens,
+            max_rejected=max_rejected,
+        ),
     )
     result = {
         "read": manifest.read,
@@ -74,7 +97,7 @@ def encode_documents(
 def index(
     corpus: Corpus,
     pack: PackOption,
-    to: EngineOption,
+    to: EnginesOption,
     metadata: MetadataOption = "",
     model: ModelMovedOption = None,
     adapter: AdapterMovedOption = None,
@@ -82,58 +105,141 @@ def index(
     device: DeviceOption = None,
     shards: ShardsOption = None,
     shard_documents: ShardDocumentsOption = 2048,
+    batch_tokens: BatchTokensOption = 4096,
     max_rejected: MaxRejectedOption = None,
-    analyzer: Annotated[
-        str | None, typer.Option(help="Of texts, for the match arm (OpenSearch), e.g. english.")
-    ] = None,
-    keep: Annotated[int, typer.Option(min=0, help="Older generations to keep.")] = 1,
+    analyzer: AnalyzerOption = None,
+    keep: KeepOption = 1,
+    patience: PatienceOption = "5m",
+    abort: AbortOption = False,
     json: JsonOption = None,
 ) -> None:
-    """Encode a corpus and load it; readers see the new index when it is complete."""
+    """Encode a corpus and load it; readers see the new index when it is complete.
+
+    Interrupted in any way, the same command goes on where it was.
+    """
     from steelyard.encoders.query.encoder import QueryEncoder
-    from steelyard.indexer.build import index_corpus
+    from steelyard.indexer.build import EncodeSettings, index_corpus, plan_of
+    from steelyard.indexer.encoding.places import shards_folder
+    from steelyard.indexer.loading.job import LoadSettings
     from steelyard.indexer.reading.metadata_fields import parse_fields
     from steelyard.indexer.reading.readers import open_corpus
 
-    source, queries, fields = open_corpus(corpus), QueryEncoder.load(pack), parse_fields(metadata)
-    report = index_corpus(
-        source,
-        queries,
-        lambda: _opened(to, queries.tokenizer, analyzer),
-        RichProgress(),
+    source, queries, progress = open_corpus(corpus), QueryEncoder.load(pack), RichProgress()
+    sinks = _sinks(to, queries, analyzer)
+    encoding = EncodeSettings(
         model=model,
         adapter=adapter,
         precision=precision,
         device=device,
-        fields=fields,
+        fields=parse_fields(metadata),
         shards=shards,
         shard_documents=shard_documents,
+        batch_tokens=batch_tokens,
         max_rejected=max_rejected,
-        keep=keep,
     )
-    manifest, load = report.manifest, report.load
+    if abort:
+        folder = shards or shards_folder(plan_of(source, queries, encoding))
+        _abort(folder, queries, sinks, progress)
+        return
+    loading = LoadSettings(keep, seconds_of(patience), max_rejected)
+    report = index_corpus(source, queries, sinks, progress, encoding, loading)
+    _tell(report.shards, report.manifest, report.loads, json)
+
+
+def load(
+    shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="Folder of encoded documents.")],
+    pack: PackOption,
+    to: EnginesOption,
+    max_rejected: MaxRejectedOption = None,
+    analyzer: AnalyzerOption = None,
+    keep: KeepOption = 1,
+    patience: PatienceOption = "5m",
+    abort: AbortOption = False,
+    json: JsonOption = None,
+) -> None:
+    """Load a folder of shards into engines; nothing is encoded."""
+    from steelyard.encoders.query.encoder import QueryEncoder
+    from steelyard.indexer.loading.job import LoadSettings
+    from steelyard.indexer.loading.load import complete_folder, load_folder
+
+    queries, progress = QueryEncoder.load(pack), RichProgress()
+    sinks = _sinks(to, queries, analyzer)
+    manifest = complete_folder(shards)
+    if abort:
+        _abort(shards, queries, sinks, progress)
+        return
+    loading = LoadSettings(keep, seconds_of(patience), max_rejected)
+    loads = load_folder(manifest, shards, queries.metadata, sinks, progress, loading)
+    _tell(shards, manifest, loads, json)
+
+
+def seconds_of(text: str) -> float:
+    """``90``, ``30s``, ``5m`` or ``1h`` in seconds.
+
+    Raises:
+        InputError: anything else.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if found is None:
+        raise InputError(f"{text!r} is no time", "write 30s, 5m or 1h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def _sinks(urls: list[str], queries: QueryEncoder, analyzer: str | None) -> list[Sink]:
+    from steelyard.indexer.loading.sink import Sink, steady_url
+
+    return [
+        Sink(steady_url(url), lambda url=url: _opened(url, queries.tokenizer, analyzer))  # type: ignore[misc]
+        for url in urls
+    ]
+
+
+def _abort(folder: Path, queries: QueryEncoder, sinks: list[Sink], progress: RichProgress) -> None:
+    from steelyard.indexer.loading.abandon import abandon
+
+    for sink in sinks:
+        dropped = abandon(folder, queries.metadata, sink)
+        progress.say(f"dropped {dropped}" if dropped else f"{sink.url}: nothing was begun")
+
+
+def _tell(folder: Path, manifest: Manifest, loads: list[LoadReport], json: Path | None) -> None:
     rejected = f"{manifest.rejected:,}"
-    if manifest.rejected:
-        rejected += f" (see {report.shards / 'rejected.jsonl'})"
-    print_pairs(
+    if manifest.rejected or any(load.refused for load in loads):
+        rejected += f" (see {folder / 'rejected.jsonl'})"
+    pairs: dict[str, Any] = {"read": f"{manifest.read:,}", "rejected": rejected}
+    if manifest.encoded != manifest.wholes:
+        pairs["passages"] = f"{manifest.encoded:,} of {manifest.wholes:,} documents"
+    for load in loads:
+        if len(loads) > 1:
+            pairs["engine"] = load.sink
+        pairs["indexed"] = f"{load.documents:,}"
+        if load.refused:
+            pairs["refused by the engine"] = f"{load.refused:,}"
+        pairs["weights clipped"] = f"{load.clipped:,}"
+        pairs["generation"] = load.generation + (" (already there)" if load.reused else "")
+        if load is not loads[-1]:
+            print_pairs(pairs)
+            pairs = {}
+    print_pairs({**pairs, "shards": folder})
+    sinks = [
         {
-            "read": f"{manifest.read:,}",
-            "indexed": f"{load.documents:,}",
-            "rejected": rejected,
-            "weights clipped": f"{load.clipped:,}",
-            "generation": load.generation + (" (already there)" if load.reused else ""),
-            "shards": report.shards,
+            "engine": load.sink,
+            "indexed": load.documents,
+            "refused": load.refused,
+            "clipped": load.clipped,
+            "generation": load.generation,
+            "reused": load.reused,
+            "dropped": load.dropped,
         }
-    )
+        for load in loads
+    ]
     result = {
         "read": manifest.read,
-        "indexed": load.documents,
+        "encoded": manifest.encoded,
         "rejected": manifest.rejected,
-        "clipped": load.clipped,
-        "generation": load.generation,
-        "reused": load.reused,
-        "dropped": load.dropped,
-        "shards": str(report.shards),
+        **sinks[0],
+        "shards": str(folder),
+        "engines": sinks,
     }
     write_json(result, json)
 

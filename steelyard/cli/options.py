@@ -25,6 +25,15 @@ EngineOption = Annotated[
         "two of them: dense=URL,sparse=URL.",
     ),
 ]
+EnginesOption = Annotated[
+    list[str],
+    typer.Option(
+        "--to",
+        metavar="URL",
+        help="Engine, e.g. 'milvus-lite:///path/file.db?name=demo', opensearch://host:9200/demo; "
+        "one arm in each of two: dense=URL,sparse=URL. Several --to: all get the same documents.",
+    ),
+]
 FilterOption = Annotated[
     str | None,
     typer.Option(

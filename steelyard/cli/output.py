@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,39 +28,66 @@ JsonOption = Annotated[
 
 
 class RichProgress:
-    """Bars on a terminal, one line a finished stage anywhere."""
+    """Bars on a terminal, one line a finished stage anywhere. Stages may run side by side."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._bars = _bars()
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
         """Show a stage until it ends, then how long it took."""
         started = time.perf_counter()
         done = 0
-        bar = Progress(
-            TextColumn("  {task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=status,
-            transient=True,
-            disable=not status.is_terminal,
-        )
-        with bar:
-            task = bar.add_task(name, total=total)
+        bar = self._opened()
+        task = bar.add_task(name, total=total)
 
-            def advance(count: int) -> None:
-                nonlocal done
-                done += count
-                bar.advance(task, count)
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            bar.advance(task, count)
 
+        try:
             yield advance
+        finally:
+            bar.remove_task(task)
+            self._closed()
         seconds = time.perf_counter() - started
         rate = f", {done / seconds:,.0f}/s" if done and seconds > 1 else ""
         amount = f"{done:,} in " if done else ""
         status.print(f"  {name}: {amount}{seconds:.1f} s{rate}", markup=False)
 
+    def _opened(self) -> Progress:
+        """A terminal has one live display: all stages are in it."""
+        with self._lock:
+            if not self._open:
+                self._bars = _bars()
+                self._bars.start()
+            self._open += 1
+            return self._bars
+
+    def _closed(self) -> None:
+        with self._lock:
+            self._open -= 1
+            if not self._open:
+                self._bars.stop()
+
     def say(self, text: str) -> None:
         """One line."""
         status.print(f"  {text}", markup=False, soft_wrap=True)
+
+
+def _bars() -> Progress:
+    return Progress(
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=status,
+        transient=True,
+        disable=not status.is_terminal,
+    )
 
 
 def write_json(value: Any, path: Path | None) -> None:

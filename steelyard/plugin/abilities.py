@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Generic, Protocol, runtime_checkable
 
 from steelyard.errors import EngineError, InputError
+from steelyard.plugin.backoff import Backoff
 from steelyard.plugin.engine import (
     AbsentArm,
     Candidates,
@@ -37,6 +38,21 @@ class MatchesText(Protocol):
     """An engine whose ``match`` arm can be set up; before an index is opened or created."""
 
     text_match: TextMatch
+
+
+@runtime_checkable
+class RetriesRequests(Protocol):
+    """An engine that tries requests again; a bulk load is more patient than a query."""
+
+    backoff: Backoff
+
+
+@runtime_checkable
+class HasHalves(Protocol):
+    """An engine whose generations lie in two places; one of them may have been dropped."""
+
+    def is_whole(self, generation: Generation) -> bool:
+        """Whether both have their half."""
 
 
 @runtime_checkable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -16,17 +17,22 @@ class Backoff:
         attempts: the first one included.
         base: seconds that the first wait may take at most; each further one twice as long.
         cap: no wait is longer than so many seconds.
+        patience: seconds to go on for, however many attempts that takes.
         wait: how to wait, given the seconds; asynchronous connections have their own.
     """
 
     attempts: int = 7
     base: float = 0.25
     cap: float = 15.0
+    patience: float = 0.0
     wait: Callable[[float], None] = time.sleep
 
     def waits(self) -> Iterator[float]:
         """Seconds to wait before each attempt after the first."""
-        for attempt in range(1, self.attempts):
+        started = time.monotonic()
+        for attempt in itertools.count(1):
+            if self._is_last(attempt - 1, started):
+                return
             yield bounded(self.longest(attempt), None)
 
     def __iter__(self) -> Iterator[bool]:
@@ -35,14 +41,22 @@ class Backoff:
 
     def within(self, left: Callable[[], float | None]) -> Iterator[bool]:
         """As iteration, but no wait is longer than the seconds ``left``; None is no limit."""
-        for attempt in range(self.attempts):
+        started = time.monotonic()
+        last = False
+        for attempt in itertools.count():
+            if last:
+                return
             if attempt:
                 self.wait(bounded(self.longest(attempt), left()))
-            yield attempt == self.attempts - 1
+            last = self._is_last(attempt, started)
+            yield last
+
+    def _is_last(self, attempt: int, started: float) -> bool:
+        return attempt >= self.attempts - 1 and time.monotonic() - started >= self.patience
 
     def longest(self, attempt: int) -> float:
         """Seconds that the wait before an attempt may take, counted from 0."""
-        return min(self.cap, self.base * 2.0 ** (attempt - 1))
+        return min(self.cap, self.base * 2.0 ** min(attempt - 1, 30))
 
 
 def bounded(longest: float, left: float | None) -> float:

@@ -73,6 +73,32 @@ class StoredDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """A document that an engine itself does not take.
+
+    Attributes:
+        id: of the document.
+        reason: the engine's.
+    """
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpsertReport:
+    """What became of a batch.
+
+    Attributes:
+        clipped: sparse weights cut to the largest impact.
+        refused: documents that are not in the generation; the others of the batch are.
+    """
+
+    clipped: int = 0
+    refused: tuple[Refused, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """One build of an index. Stored with it, in the engine.
 
@@ -246,11 +272,19 @@ class Engine(Protocol):
     def create(self, generation: Generation) -> None:
         """Make an empty generation; nobody sees it yet."""
 
-    def upsert(self, generation: Generation, batch: EncodedDocuments) -> int:
+    def upsert(
+        self, generation: Generation, batch: EncodedDocuments, *, report_refused: bool = False
+    ) -> UpsertReport:
         """Write whole documents; one of the same id is replaced.
 
-        Returns:
-            How many sparse weights were clipped to the largest impact.
+        Args:
+            generation: where to.
+            batch: what.
+            report_refused: documents that the engine does not take are in the report, and the
+                others are written; otherwise they are an error.
+
+        Raises:
+            EngineError: the engine failed, or refuses documents and ``report_refused`` is False.
         """
 
     def delete(self, generation: Generation, ids: Sequence[str]) -> None:

@@ -25,8 +25,10 @@ from steelyard.plugin.abilities import (
     Highlights,
     MatchesText,
     OpensAsync,
+    RetriesRequests,
     make_searchable,
 )
+from steelyard.plugin.backoff import Backoff
 from steelyard.plugin.engine import (
     DENSE,
     MATCH,
@@ -37,6 +39,7 @@ from steelyard.plugin.engine import (
     Generation,
     SearchIndex,
     StoredDocument,
+    UpsertReport,
 )
 from steelyard.plugin.filters import Filter
 from steelyard.plugin.records import KeepsRecords
@@ -98,15 +101,52 @@ class PairedEngine:
         found |= {part.name: part for part in self._lead.generations()}
         return [_whole(found[name]) for name in sorted(found, reverse=True)]
 
+    def is_whole(self, generation: Generation) -> bool:
+        """Whether both engines have their half."""
+        return all(
+            any(found.name == generation.name for found in engine.generations())
+            for engine in (self._follower, self._lead)
+        )
+
     def create(self, generation: Generation) -> None:
         """Make an empty generation in both, in the follower first."""
         self._follower.create(_part(generation, DENSE))
         self._lead.create(_part(generation, SPARSE))
 
-    def upsert(self, generation: Generation, batch: EncodedDocuments) -> int:
-        """Write whole documents to the follower, then to the lead."""
-        self._follower.upsert(_part(generation, DENSE), batch)
-        return self._lead.upsert(_part(generation, SPARSE), batch)
+    def upsert(
+        self, generation: Generation, batch: EncodedDocuments, *, report_refused: bool = False
+    ) -> UpsertReport:
+        """Write whole documents to the follower, then to the lead.
+
+        What the follower refuses is not written to the lead. What the lead refuses leaves both:
+        the follower may hold its new half, and a half is no document.
+        """
+        dense = self._follower.upsert(
+            _part(generation, DENSE), batch, report_refused=report_refused
+        )
+        refused = {one.id for one in dense.refused}
+        rows = [i for i, document in enumerate(batch.documents) if document.id not in refused]
+        if refused:
+            batch = EncodedDocuments(
+                [batch.documents[i] for i in rows], batch.dense[rows], batch.sparse.select(rows)
+            )
+        sparse = self._lead.upsert(_part(generation, SPARSE), batch, report_refused=report_refused)
+        if sparse.refused:
+            self.delete(generation, [one.id for one in sparse.refused])
+        return UpsertReport(sparse.clipped, (*dense.refused, *sparse.refused))
+
+    @property
+    def backoff(self) -> Backoff:
+        """How requests are tried again: of the lead."""
+        if not isinstance(self._lead, RetriesRequests):
+            raise AttributeError("backoff")
+        return self._lead.backoff
+
+    @backoff.setter
+    def backoff(self, value: Backoff) -> None:
+        for engine in (self._follower, self._lead):
+            if isinstance(engine, RetriesRequests):
+                engine.backoff = value
 
     def delete(self, generation: Generation, ids: Sequence[str]) -> None:
         """Remove documents from the lead, then from the follower."""

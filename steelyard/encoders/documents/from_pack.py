@@ -8,7 +8,7 @@ from steelyard.encoders.causal import tower as causal
 from steelyard.encoders.causal.model import resolve_precision
 from steelyard.encoders.causal.source import locate_causal_model
 from steelyard.encoders.causal.tower import CausalEncoder
-from steelyard.encoders.documents import bm25, sentence_transformers
+from steelyard.encoders.documents import bm25, sentence_transformers, table
 from steelyard.encoders.documents.bm25 import Bm25Encoder
 from steelyard.encoders.documents.onnx import encoder as onnx
 from steelyard.encoders.documents.onnx.encoder import OnnxEncoder
@@ -81,6 +81,8 @@ def document_precision(
     if spec.kind == causal.KIND:
         files = locate_causal_model(**causal.where_now(spec, model, adapter))
         return resolve_precision(files, precision, device)
+    if spec.kind == table.KIND:
+        return table.TableEncoder.precision
     return OnnxEncoder.precision if spec.kind == onnx.KIND else native_precision(precision)
 
 
@@ -119,6 +121,8 @@ def open_document_encoder(
     say: Callable[[str], None] | None = None,
 ) -> DocumentEncoder:
     """Both arms' document side; arguments as of ``open_dense_encoder``."""
+    if pack.metadata.document_encoder.kind == table.KIND:
+        return PairedEncoder(table.TableEncoder(pack), open_sparse_encoder(pack))
     dense = open_dense_encoder(
         pack.metadata, model=model, adapter=adapter, precision=precision, device=device, say=say
     )

@@ -55,17 +55,24 @@ class Writer:
             change: them, encoded.
 
         Returns:
-            Reason by id of the documents that are not written; their older versions stay.
+            Reason by id of the documents that are not written. Their older versions stay; of one
+            of which the engine refuses a passage, nothing does: it would be of two versions.
         """
         refused = dict(change.refused)
         written = [identifier for identifier in ids if identifier not in refused]
-        new = {document.id for document in change.content.documents}
-        stale = [i for i in self.passages(written) if i not in new]
+        new = {document.id: document.parent_id for document in change.content.documents}
+        older = self.passages(written)
         if new:
             self._check()
             self._unseen = True
-            self._engine.upsert(self.generation, change.content)
-        self._delete(stale)
+            report = self._engine.upsert(self.generation, change.content, report_refused=True)
+            for one in report.refused:
+                refused[document_of(one.id) if one.id != new[one.id] else one.id] = one.reason
+        divided = {document_of(i) for i in new if document_of(i) in refused and i not in refused}
+        self._delete(
+            [i for i in older if i not in new and document_of(i) not in refused]
+            + [i for i in {*older, *new} if document_of(i) in divided]
+        )
         return refused
 
     def remove(self, ids: Sequence[str]) -> None:

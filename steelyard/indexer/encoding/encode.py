@@ -6,8 +6,9 @@ job that was killed continues to byte-identical shards.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from steelyard.encoders.documents.batching import BATCH_TOKENS
@@ -15,25 +16,37 @@ from steelyard.encoders.documents.protocol import DocumentEncoder
 from steelyard.encoders.folder_lock import locked_folder
 from steelyard.encoders.pack.files import sha256_of
 from steelyard.errors import InputError, SteelyardError
-from steelyard.indexer.encoding.group import encode_group
+from steelyard.indexer.encoding.finished import FinishedShards
+from steelyard.indexer.encoding.group import EncodedGroup, encode_group
+from steelyard.indexer.encoding.groups import Place, ReadGroup, read_groups
 from steelyard.indexer.encoding.manifest import (
+    MANIFEST,
+    DamagedShardError,
     EncodingPlan,
     Journal,
     Manifest,
     RejectedDocument,
     ShardEntry,
     check_shard,
+    has_size,
     read_manifest,
+    shard_name,
     write_manifest,
-    write_rejected,
 )
+from steelyard.indexer.encoding.rejected import RejectedFile, check_rejected
 from steelyard.indexer.encoding.shards import write_shard
+from steelyard.indexer.encoding.storage import storing, sync_folder
+from steelyard.indexer.flow import Channel, Flow
 from steelyard.indexer.reading.corpus import Corpus
-from steelyard.indexer.reading.documents import documents_of
-from steelyard.indexer.reading.validation import ReadDocument, Rejection
+from steelyard.indexer.reading.passages import Splitter
+from steelyard.indexer.signals import stop_signals
 from steelyard.progress import Progress
+from steelyard.types import EncodedDocuments
 
 SHARD_DOCUMENTS = 2048
+
+GRACE_SECONDS = 60.0
+"""That stages have to end once the job is stopped; what is on disk can be continued anyway."""
 
 
 def plan_encoding(
@@ -47,6 +60,7 @@ def plan_encoding(
     fields: dict[str, str] | None = None,
     shard_documents: int = SHARD_DOCUMENTS,
     batch_tokens: int = BATCH_TOKENS,
+    passages: str = "",
 ) -> EncodingPlan:
     """Look over a corpus and fix what its shards will hold."""
     survey = corpus.survey()
@@ -61,6 +75,7 @@ def plan_encoding(
         shard_documents=shard_documents,
         batch_tokens=batch_tokens,
         fields=fields or {},
+        passages=passages,
     )
 
 
@@ -72,6 +87,7 @@ def encode_corpus(
     progress: Progress,
     *,
     max_rejected: int | None = None,
+    split: Splitter | None = None,
 ) -> Manifest:
     """Encode a corpus into a folder of shards; finished shards are used again.
 
@@ -82,152 +98,242 @@ def encode_corpus(
         folder: where the shards go; one job at a time.
         progress: shows the documents done.
         max_rejected: stop when more lines than this are no documents; None never stops.
+        split: a document as its passages.
 
     Raises:
         InputError: the folder belongs to another plan or is in use, or too much was rejected.
+        StorageError: the folder cannot be written.
+        InterruptedJobError: by Ctrl-C or SIGTERM; the same call goes on from there.
     """
-    with locked_folder(folder):
-        complete = read_manifest(folder)
-        if complete is not None and complete.plan == plan:
-            for entry in complete.shards:
+    job = Encoding(corpus, plan, open_encoder, folder, progress, max_rejected, split)
+    with ExitStack() as held:
+        with storing(folder):
+            held.enter_context(locked_folder(folder))
+        for entry in finished_shards(folder, plan):
+            try:
                 check_shard(folder, entry)
-            progress.say(f"{complete.encoded:,} documents already encoded in {folder}")
-            _check_rejected(complete.rejected, max_rejected, folder)
-            return complete
-        journal = Journal(folder, plan)
-        for entry in journal.finished:
-            check_shard(folder, entry)
-        return _encode(corpus, plan, open_encoder, folder, journal, progress, max_rejected)
+            except DamagedShardError:
+                forget_shard(folder, entry)
+        signals, flow = held.enter_context(stop_signals()), Flow()
+        shards = FinishedShards(flow)
+        job.start(flow, shards)
+        flow.join(signals.wanted, GRACE_SECONDS)
+    if shards.manifest is None:
+        raise SteelyardError("the encoding ended early", "this is a bug: please report it")
+    return shards.manifest
 
 
-def _encode(
-    corpus: Corpus,
-    plan: EncodingPlan,
-    open_encoder: Callable[[], DocumentEncoder],
-    folder: Path,
-    journal: Journal,
-    progress: Progress,
-    max_rejected: int | None,
-) -> Manifest:
-    rejected: list[RejectedDocument] = []
-    encoder: DocumentEncoder | None = None
-    count = 0
+def finished_shards(folder: Path, plan: EncodingPlan) -> list[ShardEntry]:
+    """What a folder holds of a plan already.
 
-    def documents() -> Iterator[ReadDocument]:
-        nonlocal count
-        for result in documents_of(corpus, plan.fields):
-            count += 1
-            if isinstance(result, Rejection):
-                rejected.append(_entry(result))
-                _check_rejected(len(rejected), max_rejected, folder, rejected)
-            else:
-                yield result
+    Raises:
+        InputError: it holds shards of another plan.
+    """
+    return Journal(folder, plan).entries
 
-    stream = documents()
-    with progress.stage("encode documents", plan.corpus_lines) as advance:
-        for number in itertools.count():
-            before = count
-            group = list(itertools.islice(stream, plan.shard_documents))
-            if not group:
+
+def forget_shard(folder: Path, entry: ShardEntry) -> None:
+    """Remove a damaged shard: the next encoding of this folder makes it again, and no other."""
+    with storing(folder):
+        (folder / MANIFEST).unlink(missing_ok=True)
+        (folder / entry.name).unlink(missing_ok=True)
+
+
+@dataclass(slots=True)
+class Encoding:
+    """One pass over a corpus: what ``encode_corpus`` does, as stages of a flow.
+
+    The caller holds the folder's lock.
+    """
+
+    corpus: Corpus
+    plan: EncodingPlan
+    open_encoder: Callable[[], DocumentEncoder]
+    folder: Path
+    progress: Progress
+    max_rejected: int | None = None
+    split: Splitter | None = None
+    cut: bool = field(default=False, init=False)
+
+    def start(self, flow: Flow, shards: FinishedShards) -> None:
+        """Start the stages; ``shards`` is told of every shard, in order.
+
+        Raises:
+            InputError: the folder belongs to another plan, or too much was rejected.
+        """
+        complete = read_manifest(self.folder)
+        if (
+            complete is not None
+            and complete.plan == self.plan
+            and all(has_size(self.folder, entry) for entry in complete.shards)
+        ):
+            self.progress.say(f"{complete.encoded:,} documents already encoded in {self.folder}")
+            check_rejected(complete.rejected, self.max_rejected, self.folder)
+            shards.complete(complete, complete.shards)
+            return
+        journal = Journal(self.folder, self.plan)
+        read: Channel[ReadGroup] = Channel(flow)
+        encoded: Channel[_Encoded] = Channel(flow)
+        usable = {n for n, entry in journal.finished.items() if has_size(self.folder, entry)}
+        flow.start("read", lambda: self._read(flow, read, journal, usable))
+        flow.start("encode", lambda: self._encode(flow, read, encoded))
+        flow.start("write", lambda: self._write(encoded, journal, shards))
+
+    def _read(
+        self, flow: Flow, read: Channel[ReadGroup], journal: Journal, usable: set[int]
+    ) -> None:
+        rejected = 0
+        for group in read_groups(self.corpus, self.plan, self.split):
+            if flow.ending:
+                self.cut = True
                 break
-            if number < len(journal.finished):
-                entry = journal.finished[number]
-                if entry.last_line != group[-1].line:
-                    raise SteelyardError(
-                        f"{folder}/{entry.name} ends at line {entry.last_line}, the corpus at "
-                        f"{group[-1].line}",
-                        "delete the folder and encode again",
+            if group.number in usable:
+                self._same_place(journal.finished[group.number], group.places[-1])
+                group.documents = []  # they are encoded
+            rejected += len(group.rejected)
+            if self.max_rejected is not None and rejected > self.max_rejected:
+                # The writer says so, when it has noted them.
+                read.put(ReadGroup(rejected=group.rejected))
+                break
+            read.put(group)
+        read.close()
+
+    def _same_place(self, entry: ShardEntry, place: Place) -> None:
+        if (entry.last_file, entry.last_line) != place:
+            raise SteelyardError(
+                f"{self.folder}/{entry.name} ends at line {entry.last_line} {entry.last_file}, "
+                f"the corpus at {place[1]} {place[0]}",
+                "delete the folder and encode again",
+            )
+
+    def _encode(self, flow: Flow, read: Channel[ReadGroup], encoded: Channel[_Encoded]) -> None:
+        encoder: DocumentEncoder | None = None
+        with self.progress.stage("encode documents", self.plan.corpus_lines) as advance:
+
+            def advance_batch(count: int) -> None:
+                flow.check()
+                if not self.plan.passages:
+                    advance(count)
+
+            for group in read:
+                self.cut = self.cut or (bool(group.documents) and flow.ending)
+                if self.cut:
+                    continue
+                made = None
+                if group.documents:
+                    encoder = encoder or self.open_encoder()
+                    made = encode_group(
+                        group.documents,
+                        encoder,
+                        dims=self.plan.dims,
+                        vocabulary_size=self.plan.vocabulary_size,
+                        batch_tokens=self.plan.batch_tokens,
+                        advance=advance_batch,
                     )
-                advance(count - before)
-            else:
-                encoder = encoder or open_encoder()
-                advance(count - before - len(group))
-                entry = _encode_shard(group, number, encoder, plan, folder, advance)
-                journal.append(entry)
-            rejected.extend(entry.rejected)
-            _check_rejected(len(rejected), max_rejected, folder, rejected)
-    write_rejected(folder, rejected)
-    if count != plan.corpus_lines:
-        raise InputError(
-            f"{corpus.path} had {plan.corpus_lines} lines when the job began, {count} were read",
-            "it was changed meanwhile: run again",
+                advanced = 0 if made is None or self.plan.passages else len(group.documents)
+                advance(group.read - advanced)
+                encoded.put(_Encoded(group, made))
+        encoded.close()
+
+    def _write(self, encoded: Channel[_Encoded], journal: Journal, shards: FinishedShards) -> None:
+        rejected, read = RejectedFile(self.folder, self.max_rejected), 0
+        entries: list[ShardEntry] = []
+        for group in encoded:
+            bad: list[RejectedDocument] = []
+            if group.read.number is not None:
+                if group.made is None:
+                    entry = journal.finished[group.read.number]
+                else:
+                    entry = self._store(group.read.number, group.read, group.made)
+                    journal.append(entry)
+                bad = entry.rejected
+                entries.append(entry)
+                shards.add(entry)
+            read += group.read.read
+            rejected.add(sorted([*group.read.rejected, *bad], key=lambda r: (r.file, r.line or 0)))
+        if self.cut:
+            return
+        manifest = self._manifest(entries, read, rejected.count)
+        write_manifest(self.folder, manifest)
+        shards.complete(manifest)
+
+    def _store(self, number: int, group: ReadGroup, made: EncodedGroup) -> ShardEntry:
+        """Write a shard; its name counts only when the journal has it."""
+        content, places, bad = _whole_documents(group, made)
+        path = self.folder / shard_name(number)
+        with storing(path):
+            write_shard(path, content, self.plan.fields)
+            sync_folder(self.folder)
+        return ShardEntry(
+            name=path.name,
+            number=number,
+            documents=len(content),
+            wholes=len(set(places)),
+            last_file=group.places[-1][0],
+            last_line=group.places[-1][1],
+            bytes=path.stat().st_size,
+            sha256=sha256_of(path),
+            rejected=bad,
         )
-    encoded = sum(entry.documents for entry in journal.finished)
-    if not encoded:
-        raise InputError(
-            f"no document in {corpus.path}: {count} lines read, all rejected",
-            f"see {folder / 'rejected.jsonl'}",
+
+    def _manifest(self, entries: list[ShardEntry], read: int, rejected: int) -> Manifest:
+        """What the folder holds, once its counts add up."""
+        if read != self.plan.corpus_lines:
+            raise InputError(
+                f"{self.corpus.name} had {self.plan.corpus_lines} lines when the job began, "
+                f"{read} were read",
+                "it was changed meanwhile: run again",
+            )
+        wholes = sum(entry.wholes for entry in entries)
+        if not wholes:
+            raise InputError(
+                f"no document in {self.corpus.name}: {read} lines read, all rejected",
+                f"see {self.folder / 'rejected.jsonl'}",
+            )
+        if read != wholes + rejected:
+            raise SteelyardError(
+                f"{read} lines read, {wholes} encoded and {rejected} rejected do not add up",
+                "this is a bug: please report it",
+            )
+        return Manifest(
+            plan=self.plan,
+            shards=entries,
+            read=read,
+            wholes=wholes,
+            encoded=sum(entry.documents for entry in entries),
+            rejected=rejected,
         )
-    if count != encoded + len(rejected):
-        raise SteelyardError(
-            f"{count} lines read, {encoded} encoded and {len(rejected)} rejected do not add up",
-            "this is a bug: please report it",
-        )
-    manifest = Manifest(
-        plan=plan,
-        shards=journal.finished,
-        read=count,
-        encoded=encoded,
-        rejected=len(rejected),
-    )
-    write_manifest(folder, manifest)
-    return manifest
 
 
-def _encode_shard(
-    group: list[ReadDocument],
-    number: int,
-    encoder: DocumentEncoder,
-    plan: EncodingPlan,
-    folder: Path,
-    advance: Callable[[int], None],
-) -> ShardEntry:
-    made = encode_group(
-        [read.document for read in group],
-        encoder,
-        dims=plan.dims,
-        vocabulary_size=plan.vocabulary_size,
-        batch_tokens=plan.batch_tokens,
-        advance=advance,
-    )
-    bad = [
+@dataclass(slots=True)
+class _Encoded:
+    """A group on its way to the disk; ``made`` is None where there is nothing new to write."""
+
+    read: ReadGroup
+    made: EncodedGroup | None
+
+
+def _whole_documents(
+    group: ReadGroup, made: EncodedGroup
+) -> tuple[EncodedDocuments, list[Place], list[RejectedDocument]]:
+    """What can be stored, the place of each row, and what cannot: no document in part."""
+    bad = {group.places[i]: group.documents[i] for i in reversed(made.not_finite)}
+    rejected = [
         RejectedDocument(
-            line=group[i].line,
-            id=group[i].document.id,
+            line=line,
+            id=document.parent_id or document.id,
             reason="NaN or infinite vector",
-            file=group[i].file,
+            file=file,
         )
-        for i in made.not_finite
+        for (file, line), document in sorted(bad.items())
     ]
-    path = folder / f"shard-{number:05d}.parquet"
-    write_shard(path, made.encoded, plan.fields)
-    return ShardEntry(
-        name=path.name,
-        documents=len(made.encoded),
-        last_line=group[-1].line,
-        bytes=path.stat().st_size,
-        sha256=sha256_of(path),
-        rejected=bad,
-    )
-
-
-def _entry(rejection: Rejection) -> RejectedDocument:
-    return RejectedDocument(
-        line=rejection.line, id=rejection.id, reason=rejection.reason, file=rejection.file
-    )
-
-
-def _check_rejected(
-    count: int,
-    limit: int | None,
-    folder: Path,
-    rejected: list[RejectedDocument] | None = None,
-) -> None:
-    if limit is None or count <= limit:
-        return
-    if rejected is not None:
-        write_rejected(folder, rejected)
-    raise InputError(
-        f"{count} lines rejected, --max-rejected allows {limit}",
-        f"see {folder / 'rejected.jsonl'}, mend the corpus or raise the limit",
-    )
+    keep = [i for i, row in enumerate(made.rows) if group.places[row] not in bad]
+    places = [group.places[made.rows[i]] for i in keep]
+    content = made.encoded
+    if len(keep) < len(content):
+        content = EncodedDocuments(
+            [content.documents[i] for i in keep],
+            content.dense[keep],
+            content.sparse.select(keep),
+        )
+    return content, places, rejected

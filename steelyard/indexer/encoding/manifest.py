@@ -6,13 +6,12 @@ last one. The manifest is written at the end; a folder that has one is complete.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from steelyard.encoders.pack.files import sha256_of
 from steelyard.encoders.pack.spaces import short_hash
-from steelyard.encoders.whole_file import whole_file
 from steelyard.errors import InputError, needs_extra
+from steelyard.indexer.encoding.append_only import append_line, read_lines, rewrite
 
 with needs_extra("index"):
     from pydantic import BaseModel, ConfigDict, ValidationError
@@ -40,6 +39,7 @@ class EncodingPlan(_Strict):
     shard_documents: int
     batch_tokens: int
     fields: dict[str, str]
+    passages: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -48,19 +48,36 @@ class EncodingPlan(_Strict):
 
 
 class RejectedDocument(_Strict):
-    """A record that did not become a document; ``file`` is empty when the corpus is one file."""
+    """A record that did not become a document; of one that an engine refused, no line is known.
 
-    line: int
+    ``file`` is empty when the corpus is one file.
+    """
+
+    line: int | None
     id: str | None
     reason: str
     file: str = ""
+    engine: str | None = None
 
 
 class ShardEntry(_Strict):
-    """One finished shard: where it ends in the corpus, and its checksum."""
+    """One finished shard: where it ends in the corpus, and its checksum.
+
+    Attributes:
+        name: of its file.
+        number: its place, from 0.
+        documents: rows: documents, or passages of split ones.
+        wholes: documents before splitting.
+        last_file, last_line: place of its last document.
+        bytes, sha256: of the file.
+        rejected: documents of this span that could not be encoded.
+    """
 
     name: str
+    number: int
     documents: int
+    wholes: int
+    last_file: str = ""
     last_line: int
     bytes: int
     sha256: str
@@ -68,18 +85,23 @@ class ShardEntry(_Strict):
 
 
 class Manifest(_Strict):
-    """A complete folder: read = encoded + rejected."""
+    """A complete folder: read = wholes + rejected.
+
+    Attributes:
+        plan: what was to be made.
+        shards: in order.
+        read: lines of the corpus.
+        wholes: documents that were encoded.
+        encoded: rows of the shards: as many, or more where documents were split into passages.
+        rejected: lines that are in no shard.
+    """
 
     plan: EncodingPlan
     shards: list[ShardEntry]
     read: int
+    wholes: int
     encoded: int
     rejected: int
-
-    @property
-    def content(self) -> str:
-        """Hash of the shards' checksums: what a generation is built from."""
-        return short_hash([shard.sha256 for shard in self.shards])
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -98,16 +120,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Declare a folder complete."""
-    _write_synced(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
-
-
-def write_rejected(folder: Path, rejected: list[RejectedDocument]) -> None:
-    """All rejections of a job, in the corpus' order."""
-    lines = [
-        entry.model_dump_json() + "\n"
-        for entry in sorted(rejected, key=lambda r: (r.file, r.line))
-    ]
-    _write_synced(folder / REJECTED, "".join(lines))
+    rewrite(folder / MANIFEST, [manifest.model_dump_json(indent=2).encode()])
 
 
 class Journal:
@@ -117,21 +130,23 @@ class Journal:
         folder: where the shards are.
         plan: what they will hold.
 
+    Attributes:
+        finished: entries by number of the shard.
+
     Raises:
         InputError: the folder's shards are of another plan.
     """
 
     def __init__(self, folder: Path, plan: EncodingPlan) -> None:
         self._path = folder / JOURNAL
-        self.finished: list[ShardEntry] = []
-        if not self._path.exists():
-            _write_synced(self._path, plan.model_dump_json() + "\n")
+        self.finished: dict[int, ShardEntry] = {}
+        lines = read_lines(self._path)
+        if not lines:
+            rewrite(self._path, [plan.model_dump_json().encode()])
             return
-        lines = self._path.read_bytes().split(b"\n")
-        whole, torn = lines[:-1], lines[-1]
         try:
-            found = EncodingPlan.model_validate_json(whole[0] if whole else b"")
-            self.finished = [ShardEntry.model_validate_json(line) for line in whole[1:]]
+            found = EncodingPlan.model_validate_json(lines[0])
+            entries = [ShardEntry.model_validate_json(line) for line in lines[1:]]
         except ValidationError as error:
             raise InputError(
                 f"{self._path} is damaged", "delete the folder and encode again"
@@ -143,30 +158,51 @@ class Journal:
                 "the corpus, the pack or a setting has changed: choose another --shards folder, "
                 "or delete this one",
             )
-        if torn:
-            # The write of the last line was cut off: its shard is encoded again.
-            _write_synced(self._path, b"\n".join([*whole, b""]).decode())
+        # A shard that was encoded again has two entries: the later one is right.
+        self.finished = {entry.number: entry for entry in entries}
 
     def append(self, entry: ShardEntry) -> None:
         """Record a shard that is safely on disk."""
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(entry.model_dump_json() + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        self.finished.append(entry)
+        append_line(self._path, entry.model_dump_json())
+        self.finished[entry.number] = entry
+
+    @property
+    def entries(self) -> list[ShardEntry]:
+        """All, in order."""
+        return [self.finished[number] for number in sorted(self.finished)]
+
+
+class DamagedShardError(InputError):
+    """A shard that is not what the journal says.
+
+    Attributes:
+        entry: its.
+    """
+
+    def __init__(self, folder: Path, entry: ShardEntry) -> None:
+        super().__init__(
+            f"{folder / entry.name} is missing or damaged",
+            "'steelyard index' or 'encode-documents' with the same corpus encodes it again",
+        )
+        self.entry = entry
+
+
+def shard_name(number: int) -> str:
+    """File name of a shard."""
+    return f"shard-{number:05d}.parquet"
 
 
 def check_shard(folder: Path, entry: ShardEntry) -> None:
     """Compare a shard with its checksum.
 
     Raises:
-        InputError: it is missing or damaged.
+        DamagedShardError: it is missing or damaged.
     """
+    if not has_size(folder, entry) or sha256_of(folder / entry.name) != entry.sha256:
+        raise DamagedShardError(folder, entry)
+
+
+def has_size(folder: Path, entry: ShardEntry) -> bool:
+    """Whether a shard is there and has its size: all that can be told without reading it."""
     path = folder / entry.name
-    if not path.is_file() or path.stat().st_size != entry.bytes or sha256_of(path) != entry.sha256:
-        raise InputError(f"{path} is missing or damaged", "delete the folder and encode again")
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with whole_file(path) as stream:
-        stream.write(text.encode())
+    return path.is_file() and path.stat().st_size == entry.bytes

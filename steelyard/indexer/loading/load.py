@@ -1,44 +1,29 @@
-"""Shards to an engine: a new generation, loaded, counted, then published by its alias."""
+"""Shards to engines: each gets a new generation, loaded, counted, then published by its alias."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
 from steelyard.encoders.pack.metadata import PackMetadata
-from steelyard.encoders.pack.spaces import short_hash
-from steelyard.errors import EngineError, PackMismatchError, SteelyardError
-from steelyard.indexer.encoding.manifest import Manifest, check_shard
+from steelyard.errors import InputError, SteelyardError
+from steelyard.indexer.encoding.encode import GRACE_SECONDS
+from steelyard.indexer.encoding.finished import FinishedShards
+from steelyard.indexer.encoding.manifest import JOURNAL, EncodingPlan, Manifest, read_manifest
+from steelyard.indexer.encoding.rejected import join_refused
 from steelyard.indexer.encoding.shards import read_shard
+from steelyard.indexer.flow import Flow
+from steelyard.indexer.loading.job import LoadSettings, SinkJob, generation_of, utc_now
+from steelyard.indexer.loading.sink import LoadReport, Sink
+from steelyard.indexer.signals import stop_signals
 from steelyard.plugin.engine import Engine, Generation
 from steelyard.plugin.exact import ExactIndex
 from steelyard.plugin.quantise import quantise
 from steelyard.progress import Progress
 from steelyard.types import EncodedDocuments, SparseVectors
-
-
-@dataclass(frozen=True, slots=True)
-class LoadReport:
-    """What a load did.
-
-    Attributes:
-        generation: physical name that the alias now stands for.
-        documents: the engine's own count.
-        clipped: sparse weights cut to the largest impact.
-        reused: the alias already stood for exactly this.
-        dropped: generations removed: older ones, and what killed loads left behind.
-    """
-
-    generation: str
-    documents: int
-    clipped: int
-    reused: bool
-    dropped: list[str]
 
 
 def load_shards(
@@ -49,17 +34,17 @@ def load_shards(
     progress: Progress,
     *,
     keep: int = 1,
-    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    now: Callable[[], datetime] = utc_now,
 ) -> LoadReport:
-    """Load a folder of shards into a new generation and publish it.
+    """Load a folder of shards into a new generation of an open engine and publish it.
 
     Readers see the old generation until the new one is complete; a load that fails leaves the
-    alias as it was.
+    alias as it was, and the same call goes on with what is loaded.
 
     Args:
         manifest, folder: of the shards.
         pack: whose spaces the shards must have.
-        engine: where to.
+        engine: where to; it stays open.
         progress: shows the documents loaded.
         keep: older generations to keep.
         now: the clock, for the generation's name.
@@ -68,63 +53,123 @@ def load_shards(
         PackMismatchError: the shards are of another space than the pack.
         EngineError: the engine failed, or its count is not the shards'.
     """
-    plan, spaces = manifest.plan, pack.spaces
-    if (plan.dense_space, plan.sparse_space) != (spaces.dense, spaces.sparse):
-        raise PackMismatchError(
-            f"the shards are in {plan.dense_space} and {plan.sparse_space}, the pack is for "
-            f"{spaces.dense} and {spaces.sparse}",
-            "encode the corpus with this pack",
+    name = f"{type(engine).__name__}/{engine.alias}"
+    sink = Sink(name, lambda: engine, closes=False)
+    settings = LoadSettings(keep=keep, now=now)
+    (report,) = load_folder(manifest, folder, pack, [sink], progress, settings)
+    return report
+
+
+def load_folder(
+    manifest: Manifest,
+    folder: Path,
+    pack: PackMetadata,
+    sinks: Sequence[Sink],
+    progress: Progress,
+    settings: LoadSettings = LoadSettings(),  # noqa: B008  (frozen)
+) -> list[LoadReport]:
+    """Load a folder of shards into several engines, side by side; one report each.
+
+    A sink that fails stops no other; its error is raised when they have ended.
+
+    Raises:
+        as ``load_shards``; and InterruptedJobError: by Ctrl-C or SIGTERM.
+    """
+    flow = Flow()
+    shards = FinishedShards(flow)
+    shards.complete(manifest, manifest.shards)
+    with stop_signals() as signals:
+        loading = Loading(flow, shards, folder, manifest.plan, pack, sinks, progress, settings)
+        loading.start()
+        flow.join(signals.wanted, GRACE_SECONDS)
+    return loading.reports()
+
+
+def complete_folder(folder: Path) -> Manifest:
+    """The manifest of a folder that can be loaded.
+
+    Raises:
+        InputError: it is incomplete, or there are no shards.
+    """
+    manifest = read_manifest(folder) if folder.is_dir() else None
+    if manifest is not None:
+        return manifest
+    if (folder / JOURNAL).is_file():
+        raise InputError(
+            f"the shards in {folder} are not complete: their encoding was interrupted",
+            "run the same 'steelyard encode-documents' again: it goes on from there",
         )
-    content = short_hash(
-        [manifest.content, plan.fields, spaces.dense, spaces.sparse, pack.sparse.scale]
+    raise InputError(
+        f"no shards in {folder}", "make them with 'steelyard encode-documents --shards DIR'"
     )
-    current = engine.resolve()
-    if current is not None and current.content == content:
-        count = engine.open(current).count()
-        if count == manifest.encoded:
-            progress.say(f"{engine.alias} already holds exactly this: {current.name}")
-            if current.pack_id != pack.pack_id:
-                progress.say(
-                    f"it was made with {current.pack_id}, of the same spaces: {pack.pack_id} "
-                    "searches it as it is"
-                )
-            return LoadReport(current.name, count, 0, True, [])
-    dropped = _drop_unpublished(engine, current, progress)
-    moment = now().strftime("%Y%m%d%H%M%S")
-    name = f"{engine.alias}_{moment}_{short_hash([content, moment], 8)}"
-    generation = _generation(name, manifest, pack, content)
-    try:
-        engine.create(generation)
-        count, clipped = _fill(generation, manifest, folder, engine, progress)
-        engine.publish(generation)
-    except BaseException:
-        with contextlib.suppress(SteelyardError):
-            engine.drop(generation)
-        raise
-    older = [g for g in engine.generations() if g.name != name and not g.columns]
-    dropped += _drop(engine, older[keep:], progress)
-    return LoadReport(name, count, clipped, False, dropped)
 
 
-def _drop_unpublished(engine: Engine, current: Generation | None, progress: Progress) -> list[str]:
-    """Remove what a load that was killed left behind: generations newer than the published."""
-    if current is not None and current.columns:
-        return []  # an adopted index: its name says nothing of when it was published
-    found = engine.generations()
-    left = [g for g in found if current is None or g.name > current.name]
-    return _drop(engine, left, progress)
+class Loading:
+    """The sinks of a job, each in a thread of its own.
 
+    Args:
+        flow: of the job.
+        shards: as they get finished.
+        folder, plan: theirs.
+        pack: whose spaces they have.
+        sinks: where to.
+        progress: shows the documents loaded.
+        settings: how.
+    """
 
-def _drop(engine: Engine, generations: list[Generation], progress: Progress) -> list[str]:
-    """Remove generations; one that will not go is told, not an error: the new one is live."""
-    dropped = []
-    for generation in generations:
+    def __init__(
+        self,
+        flow: Flow,
+        shards: FinishedShards,
+        folder: Path,
+        plan: EncodingPlan,
+        pack: PackMetadata,
+        sinks: Sequence[Sink],
+        progress: Progress,
+        settings: LoadSettings,
+    ) -> None:
+        if len({sink.url for sink in sinks}) < len(sinks):
+            raise InputError("the same engine is named twice", "name each --to once")
+        self._flow, self._folder = flow, folder
+        self._jobs = [
+            SinkJob(sink, folder, plan, pack, shards, flow, progress, settings) for sink in sinks
+        ]
+        self._failed: dict[str, SteelyardError] = {}
+
+    def start(self) -> None:
+        """Start them; they end by themselves."""
+        for job in self._jobs:
+            self._flow.start(f"load-{job.journal.path.stem}", lambda job=job: self._run(job))  # type: ignore[misc]
+
+    def _run(self, job: SinkJob) -> None:
         try:
-            engine.drop(generation)
-            dropped.append(generation.name)
+            job.run()
         except SteelyardError as error:
-            progress.say(f"could not drop {generation.name}: {error}")
-    return dropped
+            if self._flow.cause is None:
+                self._failed[job.sink.url] = error
+                # The open shard is finished, no other is begun: the job is going to fail.
+                self._flow.finish()
+
+    def reports(self) -> list[LoadReport]:
+        """What was done, once all have ended.
+
+        Raises:
+            SteelyardError: a sink failed: the first one's error, and which sink.
+        """
+        refused = [job.journal.refused_path for job in self._jobs]
+        refused = [path for path in refused if path.exists() and path.stat().st_size]
+        if refused:
+            join_refused(self._folder, refused)
+        for sink, error in self._failed.items():
+            if len(self._jobs) > 1:
+                error.message = f"{sink}: {error.message}"
+                error.hint = f"{error.hint}; the same command goes on from here".lstrip("; ")
+                error.args = (error.message,)
+            raise error
+        reports = [job.report for job in self._jobs]
+        if any(report is None for report in reports):
+            raise SteelyardError("a load ended early", "run the same command again")
+        return [report for report in reports if report is not None]
 
 
 def exact_index(manifest: Manifest, folder: Path, pack: PackMetadata) -> ExactIndex:
@@ -138,43 +183,9 @@ def exact_index(manifest: Manifest, folder: Path, pack: PackMetadata) -> ExactIn
             [row for part in sparse for row in part.rows()], manifest.plan.vocabulary_size
         ),
     )
-    return ExactIndex(_generation("exact", manifest, pack, "in_memory"), joined)
+    return ExactIndex(generation_of("exact", manifest.plan, pack, "in_memory"), joined)
 
 
 def template_generation(manifest: Manifest, pack: PackMetadata) -> Generation:
     """What a generation of these shards is, but for its name: for benchmarks."""
-    return _generation("template", manifest, pack, "template")
-
-
-def _generation(name: str, manifest: Manifest, pack: PackMetadata, content: str) -> Generation:
-    return Generation(
-        name=name,
-        dense_space=pack.spaces.dense,
-        sparse_space=pack.spaces.sparse,
-        pack_id=pack.pack_id,
-        content=content,
-        dims=manifest.plan.dims,
-        vocabulary_size=manifest.plan.vocabulary_size,
-        scale=pack.sparse.scale,
-        fields=manifest.plan.fields,
-    )
-
-
-def _fill(
-    generation: Generation, manifest: Manifest, folder: Path, engine: Engine, progress: Progress
-) -> tuple[int, int]:
-    """Load all shards; the engine's own count, and the weights clipped."""
-    clipped = 0
-    with progress.stage("load documents", manifest.encoded) as advance:
-        for entry in manifest.shards:
-            check_shard(folder, entry)
-            clipped += engine.upsert(generation, read_shard(folder / entry.name))
-            advance(entry.documents)
-        engine.seal(generation)
-    count = engine.open(generation).count()
-    if count != manifest.encoded:
-        raise EngineError(
-            f"{generation.name} counts {count} documents, {manifest.encoded} were sent",
-            "the old generation stays in place: look at the engine's log and load again",
-        )
-    return count, clipped
+    return generation_of("template", manifest.plan, pack, "template")

@@ -16,7 +16,7 @@ from pathlib import Path
 from steelyard.encoders.folder_lock import locked_file
 from steelyard.errors import EngineError, InputError
 from steelyard.plugin.batch_check import check_batch
-from steelyard.plugin.engine import SPARSE, Generation
+from steelyard.plugin.engine import SPARSE, Generation, UpsertReport
 from steelyard.plugin.local_files import file_errors, fsync_folder
 from steelyard.plugin.lucene import build
 from steelyard.plugin.lucene.folder import PARTS, LuceneFolder
@@ -100,8 +100,11 @@ class LuceneEngine:
                 (path / PARTS).mkdir(parents=True)
                 self._folder.describe(generation)
 
-    def upsert(self, generation: Generation, batch: EncodedDocuments) -> int:
-        """Note whole documents for the next seal; how many weights were clipped."""
+    def upsert(
+        self, generation: Generation, batch: EncodedDocuments, *, report_refused: bool = False
+    ) -> UpsertReport:
+        """Note whole documents for the next seal; nothing that passes the check is refused."""
+        del report_refused
         name = generation.name
         check_batch(generation, batch)
         impacts, clipped = quantise(batch.sparse, generation.scale)
@@ -113,7 +116,7 @@ class LuceneEngine:
             path = self._existing(generation)
             with file_errors(f"write to {name}"):
                 build.add_documents(path, generation, content)
-        return clipped
+        return UpsertReport(clipped)
 
     def delete(self, generation: Generation, ids: Sequence[str]) -> None:
         """Note deletions for the next seal."""

@@ -13,8 +13,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from steelyard.errors import EngineError
+from steelyard.plugin.backoff import Backoff
 from steelyard.plugin.batch_check import check_batch
-from steelyard.plugin.engine import DENSE, SPARSE, Generation, generation_names
+from steelyard.plugin.engine import (
+    DENSE,
+    SPARSE,
+    Generation,
+    Refused,
+    UpsertReport,
+    generation_names,
+)
 from steelyard.plugin.milvus.adoption import adopted, comparable
 from steelyard.plugin.milvus.async_index import AsyncClients, AsyncConnection, AsyncMilvusIndex
 from steelyard.plugin.milvus.connection import (
@@ -22,6 +30,7 @@ from steelyard.plugin.milvus.connection import (
     Connection,
     server_version,
 )
+from steelyard.plugin.milvus.errors import BadRowsError
 from steelyard.plugin.milvus.filter import ids_expression
 from steelyard.plugin.milvus.index import MilvusIndex
 from steelyard.plugin.milvus.layout import (
@@ -41,6 +50,9 @@ from steelyard.types import EncodedDocuments
 
 _LONG = 3600.0
 """Seconds for a flush, and for loading a collection into memory."""
+
+_POISON = 20
+"""Documents that may be refused one by one before any is taken."""
 
 _INDEX_STALL = 600.0
 """Seconds after which an index of which no further row gets built is given up."""
@@ -127,10 +139,13 @@ class MilvusEngine:
         if self._lite:
             call(action, "load_collection", name)
 
-    def upsert(self, generation: Generation, batch: EncodedDocuments) -> int:
-        """Write whole documents, some thousand a request; how many weights were clipped.
+    def upsert(
+        self, generation: Generation, batch: EncodedDocuments, *, report_refused: bool = False
+    ) -> UpsertReport:
+        """Write whole documents, some thousand a request.
 
-        Nothing of a batch is written if a part of it cannot be.
+        A request that Milvus refuses is halved until the documents at fault are alone: it says
+        of a request only that something in it is wrong.
 
         Raises:
             EngineError: another dimension, a vector that is not finite, an id that is too long,
@@ -138,9 +153,41 @@ class MilvusEngine:
         """
         name = self._own(generation)
         requests, clipped = self.upsert_requests(generation, batch)
+        key = own_layout(generation, lite=self._lite).key
+        refused: list[Refused] = []
         for rows in requests:
-            self.connection.call(f"write to {name}", "upsert", name, rows)
-        return clipped
+            if report_refused:
+                refused += self._upsert_halving(name, rows, key)
+            else:
+                self.connection.call(f"write to {name}", "upsert", name, rows)
+        return UpsertReport(clipped, tuple(refused))
+
+    def _upsert_halving(self, name: str, rows: list[dict[str, Any]], key: str) -> list[Refused]:
+        halves, taken = [rows], 0
+        refused: list[Refused] = []
+        while halves:
+            part = halves.pop()
+            try:
+                self.connection.call(f"write to {name}", "upsert", name, part)
+                taken += len(part)
+                continue
+            except BadRowsError as error:
+                if len(part) > 1:
+                    halves += [part[len(part) // 2 :], part[: len(part) // 2]]
+                    continue
+                refused.append(Refused(str(part[0][key]), error.message))
+                if len(refused) > _POISON and not taken:
+                    raise  # not the documents' fault
+        return refused
+
+    @property
+    def backoff(self) -> Backoff:
+        """How requests are tried again."""
+        return self.connection.backoff
+
+    @backoff.setter
+    def backoff(self, value: Backoff) -> None:
+        self.connection.backoff = value
 
     def upsert_requests(
         self, generation: Generation, batch: EncodedDocuments

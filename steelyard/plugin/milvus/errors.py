@@ -15,6 +15,9 @@ _CONNECT_FAILED = 2
 _RETRIED = frozenset({2, 4, 8})
 """Service unavailable, too many requests, rate limit. (1 is also any error of pymilvus's own.)"""
 
+_INPUT = frozenset({1, 1100, 1101, 1800, 1801, 1802, 1803, 1804})
+"""Invalid parameter, missing parameter, errors of rows; 1 is what Milvus Lite says of anything."""
+
 _HINTS = {
     3: "the server is short of memory: give it more, or wait",
     9: "the server's quota is full: make room, or raise the quota",
@@ -27,6 +30,10 @@ _ours: ContextVar[bool] = ContextVar("steelyard_milvus_call", default=False)
 
 class TooSlowError(EngineError):
     """No answer in the time that was given."""
+
+
+class BadRowsError(EngineError):
+    """A request that Milvus refuses for what is in it, as far as it tells."""
 
 
 class _Others(logging.Filter):
@@ -94,9 +101,9 @@ def engine_error(error: Exception, action: str, where: str, timeout: float | Non
             f"cannot {action}: no answer from {where}: {reason}",
             "check that the server runs, the address, and milvus:// against milvuss://",
         )
-    return EngineError(
-        f"Milvus could not {action}: {reason}", _HINTS.get(getattr(error, "code", 0), "")
-    )
+    refused = getattr(error, "is_input_error", False) or getattr(error, "code", 1) in _INPUT
+    kind = BadRowsError if refused else EngineError
+    return kind(f"Milvus could not {action}: {reason}", _HINTS.get(getattr(error, "code", 0), ""))
 
 
 def too_slow(action: str, where: str, timeout: float | None) -> TooSlowError:

@@ -10,10 +10,11 @@ import numpy as np
 
 from steelyard.errors import EngineError
 from steelyard.plugin import engine as arms
-from steelyard.plugin.engine import Generation
+from steelyard.plugin.engine import Generation, Refused
 from steelyard.plugin.opensearch.connection import Connection
 from steelyard.plugin.opensearch.json_text import dumps
 from steelyard.plugin.opensearch.layout import DENSE, ID, METADATA, PARENT, SPARSE, TEXT, TITLE
+from steelyard.plugin.opensearch.refusals import TooLargeError, refusal
 from steelyard.plugin.opensearch.requests import RETRIED
 from steelyard.plugin.vocabulary import TermKeys
 from steelyard.types import EncodedDocuments, SparseVectors
@@ -25,6 +26,9 @@ MAX_BYTES = 8_000_000
 """Of one request; a single larger document goes alone."""
 
 _TOLD = 3
+
+_POISON = frozenset({400, 413})
+"""Statuses of an item that is at fault itself."""
 
 
 def document_items(
@@ -62,7 +66,9 @@ def delete_items(ids: Sequence[str]) -> Iterator[Item]:
         yield identifier, dumps({"delete": {"_id": identifier}}) + b"\n"
 
 
-def send(connection: Connection, index: str, items: Iterable[Item], *, missing_ok: bool) -> int:
+def send(
+    connection: Connection, index: str, items: Iterable[Item], *, missing_ok: bool
+) -> list[Refused]:
     """Send items in requests of about ``MAX_BYTES``; the next is made while one is on its way.
 
     Args:
@@ -71,59 +77,54 @@ def send(connection: Connection, index: str, items: Iterable[Item], *, missing_o
         missing_ok: a document that is not there is no error (deletes).
 
     Returns:
-        How many items were sent, all of them acknowledged.
+        Items that the server refuses, with its reasons; all others are acknowledged.
 
     Raises:
-        EngineError: items were refused; how many, and the first of them with the reasons.
+        EngineError: the server fails, is too busy for too long, or the index is gone.
     """
-    sent = 0
+    refused: list[Refused] = []
     parts = requests_of(items)
     with ThreadPoolExecutor(1, thread_name_prefix="steelyard-bulk") as maker:
         coming = maker.submit(next, parts, None)
         while (part := coming.result()) is not None:
             coming = maker.submit(next, parts, None)
-            _send_part(connection, index, part, missing_ok)
-            sent += len(part)
-    return sent
+            refused += _send_part(connection, index, part, missing_ok)
+    return refused
 
 
-def _send_part(connection: Connection, index: str, part: list[Item], missing_ok: bool) -> None:
+def refusals_error(index: str, refused: Sequence[Refused], total: int) -> EngineError:
+    """Of a caller that wants all documents or none."""
+    return EngineError(
+        f"{index} refuses {len(refused)} of {total} documents: "
+        + "; ".join(f"{one.id!r:.80}: {one.reason}" for one in refused[:_TOLD]),
+        "nothing is published: correct the documents and load again",
+    )
+
+
+def _send_part(
+    connection: Connection, index: str, part: list[Item], missing_ok: bool
+) -> list[Refused]:
+    refused: list[Refused] = []
     for last in connection.backoff:
-        answer = connection.request(
-            f"write to {index}",
-            "POST",
-            f"/{index}/_bulk",
-            b"".join(lines for _, lines in part),
-            parameters={"filter_path": "errors,items.*.status,items.*.error"},
-        )
-        items = answer.get("items", [])
-        if len(items) != len(part):
-            raise EngineError(f"{len(part)} items sent to {index}, {len(items)} answered")
-        busy, refused = [], []
-        for sent, item in zip(part, items, strict=True):
-            (told,) = item.values()
-            status = int(told["status"])
-            error = told.get("error")
-            # A 404 with an error is not about the document: the index itself is gone.
-            if status < 300 or (missing_ok and status == 404 and not error):
-                continue
-            if isinstance(error, dict) and error.get("type") == "index_not_found_exception":
-                raise EngineError(
-                    f"{index} is not in this cluster, so nothing can be written to it",
-                    "it was dropped: resolve again",
-                )
-            if status in RETRIED:
-                busy.append((sent, error))
-            else:
-                refused.append((sent[0], error or {"reason": f"status {status}"}))
-        if refused:
-            raise EngineError(
-                f"{index} refuses {len(refused)} of {len(part)} documents: "
-                + "; ".join(f"{i!r:.80}: {_why(error)}" for i, error in refused[:_TOLD]),
-                "nothing is published: correct the documents and load again",
+        try:
+            answer = connection.request(
+                f"write to {index}",
+                "POST",
+                f"/{index}/_bulk",
+                b"".join(lines for _, lines in part),
+                parameters={"filter_path": "errors,items.*.status,items.*.error"},
             )
+        except TooLargeError as error:
+            # A proxy with a lower limit than OpenSearch's own.
+            if len(part) == 1:
+                return [*refused, Refused(part[0][0], error.message)]
+            half = len(part) // 2
+            refused += _send_part(connection, index, part[:half], missing_ok)
+            return refused + _send_part(connection, index, part[half:], missing_ok)
+        busy, more = _judged(index, part, answer, missing_ok)
+        refused += more
         if not busy:
-            return
+            return refused
         if last:
             raise EngineError(
                 f"{index} is too busy to take {len(busy)} of {len(part)} documents: "
@@ -131,6 +132,37 @@ def _send_part(connection: Connection, index: str, part: list[Item], missing_ok:
                 "the cluster is overloaded: nothing is published, load again later",
             )
         part = [sent for sent, _ in busy]
+    raise AssertionError("Backoff.attempts is at least 1")
+
+
+def _judged(
+    index: str, part: list[Item], answer: Any, missing_ok: bool
+) -> tuple[list[tuple[Item, Any]], list[Refused]]:
+    """Items to send again, with the errors; and those that are refused."""
+    items = answer.get("items", [])
+    if len(items) != len(part):
+        raise EngineError(f"{len(part)} items sent to {index}, {len(items)} answered")
+    busy, refused = [], []
+    for sent, item in zip(part, items, strict=True):
+        (told,) = item.values()
+        status = int(told["status"])
+        error = told.get("error")
+        # A 404 with an error is not about the document: the index itself is gone.
+        if status < 300 or (missing_ok and status == 404 and not error):
+            continue
+        if isinstance(error, dict) and error.get("type") == "index_not_found_exception":
+            raise EngineError(
+                f"{index} is not in this cluster, so nothing can be written to it",
+                "it was dropped: resolve again",
+            )
+        if status in RETRIED:
+            busy.append((sent, error))
+        elif status in _POISON:
+            refused.append(Refused(sent[0], _why(error or {"reason": f"status {status}"})))
+        else:
+            # A block, a login, a broken shard: not the document's fault.
+            raise refusal(f"write to {index}", status, {"error": error or {}})
+    return busy, refused
 
 
 def requests_of(items: Iterable[Item]) -> Iterator[list[Item]]:

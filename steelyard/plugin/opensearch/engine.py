@@ -15,13 +15,14 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from steelyard.errors import EngineError
+from steelyard.plugin.backoff import Backoff
 from steelyard.plugin.batch_check import check_batch
 from steelyard.plugin.deadline import Deadline
-from steelyard.plugin.engine import Generation, generation_names
+from steelyard.plugin.engine import Generation, UpsertReport, generation_names
 from steelyard.plugin.opensearch.adoption import check_ids, check_sample, survey
 from steelyard.plugin.opensearch.async_connection import AsyncConnection
 from steelyard.plugin.opensearch.async_index import AsyncOpenSearchIndex
-from steelyard.plugin.opensearch.bulk import delete_items, document_items, send
+from steelyard.plugin.opensearch.bulk import delete_items, document_items, refusals_error, send
 from steelyard.plugin.opensearch.cluster.attach import attach_pipeline, refuse_without_pack
 from steelyard.plugin.opensearch.connection import Connection
 from steelyard.plugin.opensearch.copies import serve_as, without_copies
@@ -118,8 +119,10 @@ class OpenSearchEngine:
             )
         without_copies(self._connection, name)
 
-    def upsert(self, generation: Generation, batch: EncodedDocuments) -> int:
-        """Write whole documents, in requests of 8 MB; how many weights were clipped.
+    def upsert(
+        self, generation: Generation, batch: EncodedDocuments, *, report_refused: bool = False
+    ) -> UpsertReport:
+        """Write whole documents, in requests of 8 MB.
 
         Raises:
             EngineError: vectors of another size or with NaN, an id that is too long, or a
@@ -131,12 +134,26 @@ class OpenSearchEngine:
         check_batch(generation, batch)
         impacts, clipped = quantise(batch.sparse, generation.scale)
         items = document_items(generation, batch, impacts, self._keys)
-        send(self._connection, generation.name, items, missing_ok=False)
-        return clipped
+        refused = send(self._connection, generation.name, items, missing_ok=False)
+        if refused and not report_refused:
+            raise refusals_error(generation.name, refused, len(batch))
+        return UpsertReport(clipped, tuple(refused))
 
     def delete(self, generation: Generation, ids: Sequence[str]) -> None:
         """Remove documents by id."""
-        send(self._connection, self._own(generation), delete_items(ids), missing_ok=True)
+        name = self._own(generation)
+        refused = send(self._connection, name, delete_items(ids), missing_ok=True)
+        if refused:
+            raise refusals_error(name, refused, len(ids))
+
+    @property
+    def backoff(self) -> Backoff:
+        """How requests are tried again."""
+        return self._connection.backoff
+
+    @backoff.setter
+    def backoff(self, value: Backoff) -> None:
+        self._connection.backoff = value
 
     def seal(self, generation: Generation) -> None:
         """Refresh; a new generation gets its replicas, and is refreshed from now on.

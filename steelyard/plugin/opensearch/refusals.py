@@ -44,6 +44,10 @@ _STATUS_HINTS = {
 }
 
 
+class TooLargeError(EngineError):
+    """A request that is larger than the server or a proxy before it takes (413)."""
+
+
 def refusal(action: str, status: int, answer: Any) -> EngineError:
     """An answer other than 2xx as an error with its remedy.
 
@@ -69,7 +73,13 @@ def refusal(action: str, status: int, answer: Any) -> EngineError:
         (hint for words, hint in _HINTS if any(word in everything for word in words)),
         _STATUS_HINTS.get(status, ""),
     )
-    kind = ConflictError if "version_conflict_engine_exception" in everything else EngineError
+    kind = (
+        ConflictError
+        if "version_conflict_engine_exception" in everything
+        else TooLargeError
+        if status == 413
+        else EngineError
+    )
     return kind(f"cannot {action}: OpenSearch answers {status}: {said[:300]}", hint)
 
 

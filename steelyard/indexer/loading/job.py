@@ -1,0 +1,331 @@
+"""One sink's part of a job: its generation is made or gone on with, filled, sealed, published.
+
+Every step can be interrupted. The sink's journal says which are done, and each of them may be
+done twice without harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from steelyard.encoders.folder_lock import locked_file
+from steelyard.encoders.pack.metadata import PackMetadata
+from steelyard.encoders.pack.spaces import short_hash
+from steelyard.errors import EngineError, InputError, PackMismatchError, SteelyardError
+from steelyard.indexer.encoding.finished import FinishedShards
+from steelyard.indexer.encoding.manifest import EncodingPlan, ShardEntry, check_shard
+from steelyard.indexer.encoding.rejected import check_rejected
+from steelyard.indexer.encoding.shards import read_shard
+from steelyard.indexer.encoding.storage import storing
+from steelyard.indexer.flow import Flow
+from steelyard.indexer.loading.journal import SinkJournal
+from steelyard.indexer.loading.sink import PATIENCE, LoadReport, Sink
+from steelyard.plugin.abilities import HasHalves, RetriesRequests
+from steelyard.plugin.backoff import Backoff
+from steelyard.plugin.engine import Engine, Generation
+from steelyard.progress import Progress
+
+SEALED, VERIFIED, PUBLISHED = "sealed", "verified", "published"
+"""The steps behind the last shard, as the journal names them."""
+
+
+def utc_now() -> datetime:
+    """The clock of generations' names."""
+    return datetime.now(timezone.utc)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """How to load.
+
+    Attributes:
+        keep: older generations to keep.
+        patience: seconds to wait for a server that is busy or restarting.
+        max_rejected: stop when more documents are rejected, the engine's refusals included.
+        now: the clock, for the generation's name.
+    """
+
+    keep: int = 1
+    patience: float = PATIENCE
+    max_rejected: int | None = None
+    now: Callable[[], datetime] = utc_now
+
+
+@dataclass(slots=True)
+class SinkJob:
+    """Shards to one engine, as they get finished.
+
+    Attributes:
+        sink: where to.
+        folder: of the shards.
+        plan: what they hold.
+        pack: whose spaces they have.
+        shards: as they get finished.
+        flow: of the job.
+        progress: shows the documents loaded.
+        settings: how.
+        report: what was done; None: not to the end.
+    """
+
+    sink: Sink
+    folder: Path
+    plan: EncodingPlan
+    pack: PackMetadata
+    shards: FinishedShards
+    flow: Flow
+    progress: Progress
+    settings: LoadSettings = LoadSettings()
+    report: LoadReport | None = field(default=None, init=False)
+    journal: SinkJournal = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_spaces(self.plan, self.pack)
+        spaces = (self.plan.dense_space, self.plan.sparse_space)
+        self.journal = SinkJournal(self.folder, self.sink.url, spaces)
+
+    def run(self) -> None:
+        """All steps, from the first that is not done."""
+        with contextlib.ExitStack() as held:
+            hold_sink(self.journal, held)
+            self.journal.read()
+            self._close(self._open())  # a wrong address fails before hours of encoding
+            first = next(iter(self.shards), None)
+            if first is None:
+                return
+            engine = self._open()
+            held.callback(self._close, engine)
+            self.report = self._load(engine)
+
+    def _load(self, engine: Engine) -> LoadReport | None:
+        generation = self._resumed(engine)
+        current = engine.resolve()
+        dropped: list[str] = []
+        if generation is None:
+            if current is not None and current.content == content_of(self.plan, self.pack):
+                reused = self._reused(engine, current)
+                if reused is not None or self.shards.manifest is None:
+                    return reused
+            dropped = drop_unpublished(engine, current, self.progress)
+            generation = self._created(engine)
+        if PUBLISHED not in self.journal.steps:
+            if not self._fill(engine, generation):
+                return None
+            self._step(SEALED, lambda: engine.seal(generation))
+            self._step(VERIFIED, lambda: self._verify(engine, generation))
+            self._step(PUBLISHED, lambda: publish(engine, generation))
+        self.flow.until(lambda: self.shards.manifest is not None or self.flow.ending)
+        older = [g for g in engine.generations() if g.name != generation.name and not g.columns]
+        dropped += drop(engine, older[self.settings.keep :], self.progress)
+        return LoadReport(
+            generation=generation.name,
+            documents=self._expected(),
+            clipped=self.journal.clipped,
+            reused=False,
+            dropped=dropped,
+            refused=self.journal.refused,
+            sink=self.sink.url,
+        )
+
+    def _open(self) -> Engine:
+        engine = self.sink.open()
+        if self.sink.closes and isinstance(engine, RetriesRequests):
+            engine.backoff = Backoff(patience=self.settings.patience, wait=self.flow.wait)
+        return engine
+
+    def _close(self, engine: Engine) -> None:
+        if self.sink.closes:
+            engine.close()
+
+    def _reused(self, engine: Engine, current: Generation) -> LoadReport | None:
+        """Of an alias that stands for exactly this already; None: it does not."""
+        self.flow.until(lambda: self.shards.manifest is not None or self.flow.ending)
+        if self.shards.manifest is None:
+            return None
+        count = engine.open(current).count()
+        if count != self._expected():
+            return None
+        self.progress.say(f"{engine.alias} already holds exactly this: {current.name}")
+        if current.pack_id != self.pack.pack_id:
+            self.progress.say(
+                f"it was made with {current.pack_id}, of the same spaces: {self.pack.pack_id} "
+                "searches it as it is"
+            )
+        refused = self.journal.refused
+        return LoadReport(current.name, count, 0, True, [], refused, self.sink.url)
+
+    def _resumed(self, engine: Engine) -> Generation | None:
+        """The generation that an earlier run began, if it can be gone on with."""
+        begun = self.journal.generation
+        if begun is None or PUBLISHED in self.journal.steps:
+            return None
+        current = engine.resolve()
+        there = any(found == begun for found in engine.generations())
+        if isinstance(engine, HasHalves):
+            there = there and engine.is_whole(begun)
+        published = current is not None and current.name == begun.name
+        if published and VERIFIED in self.journal.steps:
+            self.journal.done(PUBLISHED)  # the answer to the alias change was not awaited
+            return begun
+        if there and not published and begun.content == content_of(self.plan, self.pack):
+            if not self.journal.acknowledged:
+                # It may be there by half.
+                drop(engine, [begun], self.progress)
+                return None
+            self.progress.say(
+                f"going on with {begun.name}: {len(self.journal.acknowledged)} shards are there"
+            )
+            return begun
+        if self.journal.acknowledged:
+            self.progress.say(
+                f"{begun.name} is gone or is of other shards: loading from the start"
+            )
+        return None
+
+    def _created(self, engine: Engine) -> Generation:
+        moment = self.settings.now().strftime("%Y%m%d%H%M%S")
+        content = content_of(self.plan, self.pack)
+        name = f"{engine.alias}_{moment}_{short_hash([content, moment], 8)}"
+        generation = generation_of(name, self.plan, self.pack, content)
+        self.journal.begin(generation)
+        engine.create(generation)
+        return generation
+
+    def _fill(self, engine: Engine, generation: Generation) -> bool:
+        """Load what is not acknowledged; False: the flow ended before the last shard."""
+        journal = self.journal
+        with self.progress.stage(f"load {engine.alias}", self._total()) as advance:
+            for entry in self.shards:
+                if entry.name not in journal.acknowledged:
+                    self.flow.check()
+                    self._load_shard(engine, generation, entry)
+                advance(entry.documents)
+        manifest = self.shards.manifest
+        if manifest is None:
+            return False
+        self._check_refused(manifest.rejected)
+        return True
+
+    def _load_shard(self, engine: Engine, generation: Generation, entry: ShardEntry) -> None:
+        check_shard(self.folder, entry)
+        content = read_shard(self.folder / entry.name)
+        report = engine.upsert(generation, content, report_refused=True)
+        self.journal.acknowledge(entry, report.clipped, report.refused)
+        if report.refused:
+            self._check_refused(0)
+
+    def _check_refused(self, others: int) -> None:
+        """Bounded together with the ``others`` that never became documents."""
+        count = self.journal.refused + others
+        check_rejected(count, self.settings.max_rejected, self.folder)
+
+    def _total(self) -> int | None:
+        manifest = self.shards.manifest
+        return self.plan.corpus_lines if manifest is None else manifest.encoded
+
+    def _expected(self) -> int:
+        """Rows that the engine must have."""
+        manifest = self.shards.manifest
+        return 0 if manifest is None else manifest.encoded - self.journal.refused
+
+    def _step(self, name: str, work: Callable[[], None]) -> None:
+        if name not in self.journal.steps:
+            self.flow.check()
+            work()
+            self.journal.done(name)
+
+    def _verify(self, engine: Engine, generation: Generation) -> None:
+        count, expected = engine.open(generation).count(), self._expected()
+        if count != expected:
+            # Going on with it would end here again.
+            with contextlib.suppress(SteelyardError):
+                engine.drop(generation)
+            self.journal.forget()
+            raise EngineError(
+                f"{generation.name} counts {count} documents, {expected} were sent",
+                "the old generation stays in place: look at the engine's log and load again",
+            )
+
+
+def hold_sink(journal: SinkJournal, held: contextlib.ExitStack) -> None:
+    """Hold a sink's lock: one job at a time fills one engine from one folder."""
+    try:
+        with storing(journal.lock_path):
+            held.enter_context(locked_file(journal.lock_path, wait=False))
+    except SteelyardError as error:
+        if isinstance(error.__cause__, BlockingIOError):
+            raise InputError(f"another job is loading {journal.sink}", "wait for it") from error
+        raise
+
+
+def publish(engine: Engine, generation: Generation) -> None:
+    """Point the alias to a generation, if it does not stand for it already."""
+    current = engine.resolve()
+    if current is None or current.name != generation.name:
+        engine.publish(generation)
+
+
+def content_of(plan: EncodingPlan, pack: PackMetadata) -> str:
+    """What a generation of these shards holds, as a hash; known before the last shard is."""
+    spaces = pack.spaces
+    return short_hash(
+        [
+            plan.fingerprint,
+            plan.fields,
+            spaces.dense,
+            spaces.sparse,
+            pack.sparse.scale,
+            plan.passages,
+        ]
+    )
+
+
+def generation_of(name: str, plan: EncodingPlan, pack: PackMetadata, content: str) -> Generation:
+    """A generation of shards."""
+    return Generation(
+        name=name,
+        dense_space=pack.spaces.dense,
+        sparse_space=pack.spaces.sparse,
+        pack_id=pack.pack_id,
+        content=content,
+        dims=plan.dims,
+        vocabulary_size=plan.vocabulary_size,
+        scale=pack.sparse.scale,
+        fields=plan.fields,
+        passages=plan.passages,
+    )
+
+
+def check_spaces(plan: EncodingPlan, pack: PackMetadata) -> None:
+    """Refuse shards of other spaces than the pack's."""
+    spaces = pack.spaces
+    if (plan.dense_space, plan.sparse_space) != (spaces.dense, spaces.sparse):
+        raise PackMismatchError(
+            f"the shards are in {plan.dense_space} and {plan.sparse_space}, the pack is for "
+            f"{spaces.dense} and {spaces.sparse}",
+            "encode the corpus with this pack",
+        )
+
+
+def drop_unpublished(engine: Engine, current: Generation | None, progress: Progress) -> list[str]:
+    """Remove what jobs left behind that nobody goes on with: newer than the published."""
+    if current is not None and current.columns:
+        return []  # an adopted index: its name says nothing of when it was published
+    found = engine.generations()
+    left = [g for g in found if current is None or g.name > current.name]
+    return drop(engine, left, progress)
+
+
+def drop(engine: Engine, generations: list[Generation], progress: Progress) -> list[str]:
+    """Remove generations; one that will not go is told, not an error: the new one is live."""
+    dropped = []
+    for generation in generations:
+        try:
+            engine.drop(generation)
+            dropped.append(generation.name)
+        except SteelyardError as error:
+            progress.say(f"could not drop {generation.name}: {error}")
+    return dropped

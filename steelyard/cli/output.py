@@ -26,6 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from steelyard.indexer.reporting.recorder import Ticker
+from steelyard.indexer.reporting.redaction import redact
 from steelyard.indexer.reporting.stages import Stage, StageState
 from steelyard.indexer.reporting.times import duration
 
@@ -77,7 +78,7 @@ class RichProgress:
 
     def say(self, text: str) -> None:
         """One line."""
-        self._console.print(f"  {text}", markup=False, soft_wrap=True)
+        self._console.print(f"  {redact(text)}", markup=False, soft_wrap=True)
 
     def count(self, name: str, n: int = 1, **labels: str) -> None:
         """Show what is out of the ordinary under the bars."""

@@ -12,6 +12,7 @@ from steelyard.config import cache_dir
 from steelyard.errors import InputError
 from steelyard.indexer.encoding.manifest import JOURNAL, MANIFEST, REJECTED
 from steelyard.indexer.reporting.job_file import JobRecord, Seen, job_files
+from steelyard.indexer.reporting.redaction import redact
 from steelyard.indexer.reporting.times import duration, seconds_since
 
 SINKS = "sinks"
@@ -39,12 +40,14 @@ class SinkState:
 
     Attributes:
         journal: name of the file.
+        sink: the engine.
         generation: being built, or built.
         shards: acknowledged by the engine.
         steps: done after the last shard, in order.
     """
 
     journal: str
+    sink: str
     generation: str | None
     shards: int
     steps: list[str]
@@ -99,17 +102,18 @@ def folder_status(folder: Path) -> FolderStatus:
         raise InputError(
             f"{folder} holds neither a job nor shards", "give the --shards folder of a job"
         )
-    sinks = [_sink(path) for path in sorted((folder / SINKS).glob("*.jsonl"))]
+    journals = sorted((folder / SINKS).glob("*.jsonl"))
+    sinks = [_sink(path) for path in journals if not path.name.endswith(".rejected.jsonl")]
     missing = _missing(jobs, shards, sinks)
     going = any(seen == "running" for _, seen in jobs)
-    last = jobs[0][0] if jobs else None
+    stopped = next((record for record, seen in jobs if seen in _DID), None)
     return FolderStatus(
         folder=folder,
         jobs=jobs,
         shards=shards,
         sinks=sinks,
         missing=missing,
-        continue_with=command_line(last) if missing and last and not going else None,
+        continue_with=None if stopped is None or going else command_line(stopped),
     )
 
 
@@ -133,16 +137,18 @@ def _shards(folder: Path) -> ShardsState | None:
 
 
 def _sink(path: Path) -> SinkState:
-    generation, shards, steps = None, 0, []
+    sink, generation, shards, steps = "", None, 0, []
     for line in _lines(path):
+        sink = str(line.get("sink", sink))
         generation = line.get("generation", generation)
         if "step" in line:
             steps.append(str(line["step"]))
         elif "shard" in line:
             shards += 1
-    if isinstance(generation, dict):
-        generation = generation.get("name")
-    return SinkState(path.name, None if generation is None else str(generation), shards, steps)
+    if isinstance(generation, str) and generation.startswith("{"):
+        generation = json.loads(generation).get("name")
+    name = None if generation is None else str(generation)
+    return SinkState(path.name, redact(sink), name, shards, steps)
 
 
 def _missing(
@@ -150,7 +156,8 @@ def _missing(
 ) -> list[str]:
     found = []
     if shards is None:
-        found.append("no shard is encoded yet")
+        if all(seen != "done" for _, seen in jobs):
+            found.append("no shard is encoded yet")
     elif not shards.complete:
         found.append(f"encoding is not complete: {shards.documents:,} documents are in shards")
     found += [
@@ -159,11 +166,10 @@ def _missing(
         for sink in sinks
         if "published" not in sink.steps and shards is not None
     ]
-    if not jobs:
-        return found
-    record, seen = jobs[0]
-    if seen in ("dead", "silent", "failed", "interrupted"):
-        began = f"the last job ({record.command}) {_DID[seen]}"
+    for record, seen in jobs:
+        if seen not in _DID:
+            continue
+        began = f"job {record.id} ({record.command}) {_DID[seen]}"
         if record.error:
             began += f": {record.error}"
         elif seen in ("dead", "silent"):

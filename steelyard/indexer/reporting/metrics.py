@@ -135,7 +135,7 @@ class JobMetrics(Collector):
             )
         told = (
             ("steelyard_stage_done", "Units done in a stage."),
-            ("steelyard_stage_total", "Units to do in a stage; 0 is unknown."),
+            ("steelyard_stage_planned", "Units to do in a stage; 0 is unknown."),
             ("steelyard_stage_seconds", "Seconds spent in a stage."),
         )
         for position, (series, text) in enumerate(told):

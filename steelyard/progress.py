@@ -2,8 +2,9 @@
 
 Counters that watchers know, with their labels; others are shown as they are:
 
-- ``documents``, ``stage=read|encoded|reused|indexed|rejected``; ``indexed`` also ``sink``, and
-  ``rejected`` also ``reason``. ``reused``: those of the encoded that an earlier run had finished.
+- ``documents``, ``stage=read|encoded|reused|rejected|indexed|refused``. ``reused``: encoded by an
+  earlier run. ``indexed`` and ``refused``: by an engine, also ``sink``. ``rejected`` and
+  ``refused``: also ``reason``.
 - ``passages``, ``stage=encoded``: what is stored for the encoded documents, if they were split.
 - ``retries``, ``sink``: requests that were sent again.
 - ``clipped_weights``, ``sink``: sparse weights cut to the largest impact.

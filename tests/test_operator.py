@@ -22,6 +22,7 @@ from rich.console import Console
 
 from steelyard.cli.output import RichProgress
 from steelyard.errors import InputError
+from steelyard.indexer.reporting.final_report import final_report
 from steelyard.indexer.reporting.job_file import JOB, JobFile, JobRecord, job_files
 from steelyard.indexer.reporting.job_status import folder_status
 from steelyard.indexer.reporting.metrics import PASSWORD, USER, MetricsFile, MetricsPush
@@ -194,6 +195,32 @@ def test_nothing_secret_is_shown() -> None:
     ) == ["index", "--api-key", "***", "--token=***", "--batch-tokens", "4096"]
 
 
+def test_sums_that_do_not_add_up_are_told() -> None:
+    recorder = Recorder()
+    recorder.count("documents", 10, stage="read")
+    recorder.count("documents", 8, stage="encoded")
+    recorder.count("documents", 1, stage="rejected", reason="empty text")
+    recorder.count("documents", 6, stage="indexed", sink="a")
+    recorder.count("documents", 1, stage="refused", sink="a", reason="too deep")
+    recorder.fact("count", 5, sink="a")
+    me = this_process()
+    job = JobRecord(
+        id="one", command="index", arguments=[], directory="/", host=me.host, place=me.place,
+        pid=me.pid, process_start=me.start, started="2026-01-01T00:00:00+00:00",
+        heartbeat="2026-01-01T00:00:00+00:00", status="done",
+    )  # fmt: skip
+    assert final_report(recorder, job).mismatches == [
+        "read 10, but encoded 8 and rejected 1",
+        "a: indexed 6 and refused 1 of 8",
+        "a: the engine counts 5, sent 6",
+    ]
+    assert final_report(recorder, job).rejected_reasons == {"empty text": 1, "too deep": 1}
+    recorder.count("documents", 1, stage="rejected", reason="empty text")
+    recorder.count("documents", 1, stage="indexed", sink="a")
+    recorder.fact("count", 7, sink="a")
+    assert final_report(recorder, job).mismatches == []
+
+
 def test_durations() -> None:
     assert [duration(s) for s in (4.2, 59, 187, 7500, 273_600)] == [
         "4.2 s", "59 s", "3 min 7 s", "2 h 5 min", "3 d 4 h",
@@ -228,7 +255,7 @@ def test_a_job_that_is_done(tmp_path: Path) -> None:
     assert (job["retries"], job["stages"][0]["name"]) == (2, "encode documents")
     assert job["sinks"] == [
         {"sink": "milvus-lite/nightly", "alias": "nightly", "generation": "nightly_2026_ab",
-         "indexed": 3, "count": 3, "retries": 2, "clipped_weights": 0}
+         "indexed": 3, "refused": 0, "count": 3, "retries": 2, "clipped_weights": 0}
     ]  # fmt: skip
     assert "nightly_2026_ab, 3 written, 3 in the engine" in out
     assert "rejected 1: duplicate id" in out

@@ -82,7 +82,7 @@ class RichProgress:
 
     def count(self, name: str, n: int = 1, **labels: str) -> None:
         """Show what is out of the ordinary under the bars."""
-        if name == "documents" and labels.get("stage") == "rejected":
+        if name == "documents" and labels.get("stage") in ("rejected", "refused"):
             name = "rejected"
         if name in _TOLD:
             with self._lock:

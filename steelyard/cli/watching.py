@@ -110,7 +110,9 @@ def watched(
         failure: BaseException | None = None
         try:
             yield job
-            if fail_on_rejected and (rejected := recorder.total("documents", stage="rejected")):
+            rejected = recorder.total("documents", stage="rejected")
+            rejected += recorder.total("documents", stage="refused")
+            if fail_on_rejected and rejected:
                 raise RejectedDocumentsError(
                     f"done, but {rejected:,} documents were rejected",
                     f"see {(file.folder or Path()) / 'rejected.jsonl'}",
@@ -157,6 +159,7 @@ def print_report(report: FinalReport, folder: Path | None) -> None:
     }
     for sink in report.sinks:
         told = [sink.generation or "", f"{sink.indexed:,} written" if sink.indexed else ""]
+        told.append(f"{sink.refused:,} refused by the engine" if sink.refused else "")
         told.append("" if sink.count is None else f"{sink.count:,} in the engine")
         rows[sink.sink] = ", ".join(filter(None, told))
     for mismatch in report.mismatches:

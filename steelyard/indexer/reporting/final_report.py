@@ -29,7 +29,7 @@ class SinkReport:
     Attributes:
         sink: its name in the job.
         alias, generation: None when the job did not say.
-        indexed: written, as the job counted.
+        indexed, refused: written, and not taken by the engine, as the job counted.
         count: the engine's own count; None when it was not asked.
         retries, clipped_weights: of this sink.
     """
@@ -38,6 +38,7 @@ class SinkReport:
     alias: str | None
     generation: str | None
     indexed: int
+    refused: int
     count: int | None
     retries: int
     clipped_weights: int
@@ -150,6 +151,7 @@ def _sinks(recorder: Recorder) -> list[SinkReport]:
                 None if alias is None else str(alias),
                 None if generation is None else str(generation),
                 recorder.total("documents", stage="indexed", sink=sink),
+                recorder.total("documents", stage="refused", sink=sink),
                 None if count is None else int(count),
                 recorder.total("retries", sink=sink),
                 recorder.total("clipped_weights", sink=sink),
@@ -165,8 +167,11 @@ def _mismatches(documents: dict[str, int], sinks: list[SinkReport]) -> list[str]
         found.append(f"read {read:,}, but encoded {encoded:,} and rejected {rejected:,}")
     stored = documents.get("passages", encoded)
     for sink in sinks:
-        if stored and sink.indexed and sink.indexed != stored:
-            found.append(f"{sink.sink}: indexed {sink.indexed:,} of {stored:,}")
+        written = sink.indexed + sink.refused
+        if stored and written and written != stored:
+            found.append(
+                f"{sink.sink}: indexed {sink.indexed:,} and refused {sink.refused:,} of {stored:,}"
+            )
         if sink.count is not None and sink.indexed and sink.count != sink.indexed:
             found.append(f"{sink.sink}: the engine counts {sink.count:,}, sent {sink.indexed:,}")
     return found

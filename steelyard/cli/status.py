@@ -98,7 +98,8 @@ def _print_folder(found: Any) -> None:
                 ],
             )
             for name, count in record.counters.items():
-                console.print(f"  {name} {count:,}", markup=False)
+                if count:
+                    console.print(f"  {name} {count:,}", markup=False)
     console.print()
 
 
@@ -134,7 +135,7 @@ def _index(to: str, as_json: bool) -> None:
     print_pairs(rows)
     print_rows(
         "",
-        ["generation", "documents", "pack", "changes up to", ""],
+        ["generation", "documents", "pack", "changes", ""],
         [
             [
                 each.name,

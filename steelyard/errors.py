@@ -1,13 +1,15 @@
 """What can go wrong, in words a user can act on.
 
 Every error says what happened (with both numbers where two disagree) and the remedy. The
-command line prints the message and the hint on one line each and exits with ``exit_code``.
+command line prints the message and the hint on one line each and exits with ``exit_code``; what
+the codes mean for a scheduler is in docs/operating.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from signal import Signals
 
 
 class SteelyardError(Exception):
@@ -51,6 +53,39 @@ class EngineError(SteelyardError):
     exit_code = 4
 
 
+class TransientEngineError(EngineError):
+    """An engine that is away, busy or too slow, also after all retries: later it may do."""
+
+    exit_code = 75
+
+
+class RejectedDocumentsError(SteelyardError):
+    """A job is done, but some documents were rejected, and whoever called it wants to know."""
+
+    exit_code = 6
+
+
+class StorageError(SteelyardError):
+    """A disk that is full, or a folder that cannot be written."""
+
+    exit_code = 74
+
+
+class InterruptedJobError(SteelyardError):
+    """The user or a scheduler stopped the job.
+
+    Args:
+        number: of the signal; the exit code is 128 more, as shells have it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(
+            f"stopped by {Signals(number).name}; what is done is kept",
+            "the same command goes on from here",
+        )
+        self.exit_code = 128 + number
+
+
 class MissingExtraError(SteelyardError):
     """A feature whose optional packages are not installed."""
 
@@ -61,12 +96,6 @@ class MissingExtraError(SteelyardError):
             f"this needs the Python package '{module}', which is not installed",
             f'pip install "steelyard[{extra}]"',
         )
-
-
-class StorageError(SteelyardError):
-    """A disk that is full, or a folder that cannot be written."""
-
-    exit_code = 6
 
 
 def first_line(error: Exception) -> str:

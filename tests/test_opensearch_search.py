@@ -228,5 +228,5 @@ def test_from_the_command_line(small: Small, url: str, tmp_path: Path) -> None:
     assert figures[0] == figures[1]
     fails(4, "no index 'nobody'", "search", "x", "--pack", small.pack, "--to",
           url.rsplit("/", 1)[0] + "/nobody")  # fmt: skip
-    fails(4, "no answer from localhost:1:", "search", "x", "--pack", small.pack, "--to",
+    fails(75, "no answer from localhost:1:", "search", "x", "--pack", small.pack, "--to",
           "opensearch://localhost:1/demo")  # fmt: skip

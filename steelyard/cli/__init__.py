@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
-from steelyard.errors import SteelyardError, needs_extra
+from steelyard.errors import InterruptedJobError, SteelyardError, StorageError, needs_extra
 
 UNEXPECTED = 70
 """Exit code of an error nobody planned for (EX_SOFTWARE)."""
+
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def main() -> None:
@@ -21,8 +24,16 @@ def main() -> None:
         _fail(error.message, error.hint, error.exit_code)
     except BrokenPipeError:
         os._exit(141)
+    except KeyboardInterrupt:
+        interrupted = InterruptedJobError(2)
+        _fail(interrupted.message, "", interrupted.exit_code)
     except OSError as error:
-        _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), "", 1)
+        full = error.errno in _STORAGE
+        _fail(
+            f"{error.strerror or error}: {error.filename or ''}".rstrip(": "),
+            "make room or mend the folder, then run the same command again" if full else "",
+            StorageError.exit_code if full else 1,
+        )
     except Exception as error:
         if os.environ.get("STEELYARD_DEBUG"):
             raise

@@ -24,6 +24,7 @@ from steelyard.cli import (
     pack,
     query,
     search,
+    status,
     tower,
 )
 
@@ -61,6 +62,7 @@ app.command("adopt")(adopt.adopt)
 app.command("query")(query.query)
 app.command("eval")(evaluate.evaluate_command)
 app.command("demo")(demo.demo)
+app.command("status")(status.status)
 
 
 @app.callback(invoke_without_command=True)

@@ -123,3 +123,26 @@ PassagesOption = Annotated[
 MaxRejectedOption = Annotated[
     int | None, typer.Option(min=0, help="Stop when more lines are no documents.")
 ]
+
+ProgressOption = Annotated[
+    str,
+    typer.Option("--progress", help="auto, rich, json (one object a line on stderr) or none."),
+]
+MetricsOption = Annotated[
+    Path | None,
+    typer.Option("--metrics", metavar="FILE.prom", help="Keep Prometheus metrics in a file."),
+]
+PushGatewayOption = Annotated[
+    str | None,
+    typer.Option("--push-gateway", metavar="URL", help="Send Prometheus metrics there."),
+]
+LogFormatOption = Annotated[
+    str | None, typer.Option("--log-format", help="Write a log on stderr: text or json.")
+]
+LogLevelOption = Annotated[
+    str, typer.Option("--log-level", help="Of the log: debug, info, warning or error.")
+]
+FailOnRejectedOption = Annotated[
+    bool,
+    typer.Option("--fail-on-rejected", help="Exit with 6 if the job is done but rejected some."),
+]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from steelyard.errors import EngineError
+from steelyard.errors import EngineError, TransientEngineError
 from steelyard.plugin.milvus.settings import CA, PASSWORD, TOKEN, USER
 
 _CONNECT_FAILED = 2
@@ -28,7 +28,7 @@ _HINTS = {
 _ours: ContextVar[bool] = ContextVar("steelyard_milvus_call", default=False)
 
 
-class TooSlowError(EngineError):
+class TooSlowError(TransientEngineError):
     """No answer in the time that was given."""
 
 
@@ -97,7 +97,7 @@ def engine_error(error: Exception, action: str, where: str, timeout: float | Non
             f"name a PEM file with its authority in ${CA}, and the host that is in it",
         )
     if code is not None or getattr(error, "code", None) == _CONNECT_FAILED:
-        return EngineError(
+        return TransientEngineError(
             f"cannot {action}: no answer from {where}: {reason}",
             "check that the server runs, the address, and milvus:// against milvuss://",
         )

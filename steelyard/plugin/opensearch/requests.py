@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-from steelyard.errors import EngineError, first_line
+from steelyard.errors import EngineError, TransientEngineError, first_line
 from steelyard.plugin.deadline import Deadline
 from steelyard.plugin.opensearch.refusals import refusal, untrusted
 
@@ -66,12 +66,14 @@ def judged(
         return None, False
     if isinstance(status, int):
         said = refusal(action, status, error.info or error.error)
+        if status in RETRIED:
+            said = TransientEngineError(said.message, said.hint)
         return _because(said, error), status in RETRIED
     if "CERTIFICATE" in str(error.error).upper():
         return _because(untrusted(where, _reason(error)), error), False
     if not deadline.allows(0):
         return _because(too_slow(request, where, deadline), error), False
-    lost = EngineError(
+    lost = TransientEngineError(
         f"cannot {action}: no answer from {where}: {_reason(error)}",
         "check that the server runs, the address, and opensearch:// against opensearchs://",
     )
@@ -80,7 +82,7 @@ def judged(
 
 def too_slow(request: Request, where: str, deadline: Deadline) -> EngineError:
     """The deadline is over."""
-    return EngineError(
+    return TransientEngineError(
         f"cannot {request.action}: no answer from {where} in {deadline.seconds:g} s",
         "allow more time, or look at the cluster's load",
     )

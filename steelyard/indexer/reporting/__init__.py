@@ -1,0 +1,1 @@
+"""What an operator sees of a job: state, metrics, logs, the final report."""

@@ -13,15 +13,22 @@ from steelyard.cli.options import (
     Corpus,
     DeviceOption,
     EnginesOption,
+    FailOnRejectedOption,
+    LogFormatOption,
+    LogLevelOption,
     MaxRejectedOption,
     MetadataOption,
+    MetricsOption,
     ModelMovedOption,
     PackOption,
     PrecisionOption,
+    ProgressOption,
+    PushGatewayOption,
     ShardDocumentsOption,
     ShardsOption,
 )
-from steelyard.cli.output import JsonOption, RichProgress, print_pairs, write_json
+from steelyard.cli.output import JsonOption, RichProgress
+from steelyard.cli.watching import watched
 from steelyard.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,6 +67,12 @@ def encode_documents(
     shard_documents: ShardDocumentsOption = 2048,
     batch_tokens: BatchTokensOption = 4096,
     max_rejected: MaxRejectedOption = None,
+    progress: ProgressOption = "auto",
+    metrics: MetricsOption = None,
+    push_gateway: PushGatewayOption = None,
+    log_format: LogFormatOption = None,
+    log_level: LogLevelOption = "info",
+    fail_on_rejected: FailOnRejectedOption = False,
     json: JsonOption = None,
 ) -> None:
     """Encode a corpus into Parquet shards: id, texts, dense, sparse_ids, sparse_weights."""
@@ -68,30 +81,40 @@ def encode_documents(
     from steelyard.indexer.reading.metadata_fields import parse_fields
     from steelyard.indexer.reading.readers import open_corpus
 
-    folder, manifest = build.encode_documents(
-        open_corpus(corpus),
-        QueryEncoder.load(pack),
-        RichProgress(),
-        build.EncodeSettings(
-            model=model,
-            adapter=adapter,
-            precision=precision,
-            device=device,
-            fields=parse_fields(metadata),
-            shards=shards,
-            shard_documents=shard_documents,
-            batch_tokens=batch_tokens,
-            max_rejected=max_rejected,
-        ),
-    )
-    result = {
-        "read": manifest.read,
-        "encoded": manifest.encoded,
-        "rejected": manifest.rejected,
-        "shards": str(folder),
-    }
-    print_pairs(result)
-    write_json(result, json)
+    with watched(
+        "encode-documents",
+        progress=progress,
+        metrics=metrics,
+        push_gateway=push_gateway,
+        log_format=log_format,
+        log_level=log_level,
+        fail_on_rejected=fail_on_rejected,
+        json=json,
+        signals=False,
+    ) as job:
+        folder, manifest = build.encode_documents(
+            open_corpus(corpus),
+            QueryEncoder.load(pack),
+            job,
+            build.EncodeSettings(
+                model=model,
+                adapter=adapter,
+                precision=precision,
+                device=device,
+                fields=parse_fields(metadata),
+                shards=shards,
+                shard_documents=shard_documents,
+                batch_tokens=batch_tokens,
+                max_rejected=max_rejected,
+            ),
+        )
+        result = {
+            "read": manifest.read,
+            "encoded": manifest.encoded,
+            "rejected": manifest.rejected,
+            "shards": str(folder),
+        }
+        job.result.update(result)
 
 
 def index(
@@ -111,6 +134,12 @@ def index(
     keep: KeepOption = 1,
     patience: PatienceOption = "5m",
     abort: AbortOption = False,
+    progress: ProgressOption = "auto",
+    metrics: MetricsOption = None,
+    push_gateway: PushGatewayOption = None,
+    log_format: LogFormatOption = None,
+    log_level: LogLevelOption = "info",
+    fail_on_rejected: FailOnRejectedOption = False,
     json: JsonOption = None,
 ) -> None:
     """Encode a corpus and load it; readers see the new index when it is complete.
@@ -124,7 +153,7 @@ def index(
     from steelyard.indexer.reading.metadata_fields import parse_fields
     from steelyard.indexer.reading.readers import open_corpus
 
-    source, queries, progress = open_corpus(corpus), QueryEncoder.load(pack), RichProgress()
+    source, queries = open_corpus(corpus), QueryEncoder.load(pack)
     sinks = _sinks(to, queries, analyzer)
     encoding = EncodeSettings(
         model=model,
@@ -139,11 +168,22 @@ def index(
     )
     if abort:
         folder = shards or shards_folder(plan_of(source, queries, encoding))
-        _abort(folder, queries, sinks, progress)
+        _abort(folder, queries, sinks, RichProgress())
         return
     loading = LoadSettings(keep, seconds_of(patience), max_rejected)
-    report = index_corpus(source, queries, sinks, progress, encoding, loading)
-    _tell(report.shards, report.manifest, report.loads, json)
+    with watched(
+        "index",
+        progress=progress,
+        metrics=metrics,
+        push_gateway=push_gateway,
+        log_format=log_format,
+        log_level=log_level,
+        fail_on_rejected=fail_on_rejected,
+        json=json,
+        signals=False,
+    ) as job:
+        report = index_corpus(source, queries, sinks, job, encoding, loading)
+        job.result.update(_result(report.shards, report.manifest, report.loads))
 
 
 def load(
@@ -155,6 +195,12 @@ def load(
     keep: KeepOption = 1,
     patience: PatienceOption = "5m",
     abort: AbortOption = False,
+    progress: ProgressOption = "auto",
+    metrics: MetricsOption = None,
+    push_gateway: PushGatewayOption = None,
+    log_format: LogFormatOption = None,
+    log_level: LogLevelOption = "info",
+    fail_on_rejected: FailOnRejectedOption = False,
     json: JsonOption = None,
 ) -> None:
     """Load a folder of shards into engines; nothing is encoded."""
@@ -162,15 +208,26 @@ def load(
     from steelyard.indexer.loading.job import LoadSettings
     from steelyard.indexer.loading.load import complete_folder, load_folder
 
-    queries, progress = QueryEncoder.load(pack), RichProgress()
+    queries = QueryEncoder.load(pack)
     sinks = _sinks(to, queries, analyzer)
     manifest = complete_folder(shards)
     if abort:
-        _abort(shards, queries, sinks, progress)
+        _abort(shards, queries, sinks, RichProgress())
         return
     loading = LoadSettings(keep, seconds_of(patience), max_rejected)
-    loads = load_folder(manifest, shards, queries.metadata, sinks, progress, loading)
-    _tell(shards, manifest, loads, json)
+    with watched(
+        "load",
+        progress=progress,
+        metrics=metrics,
+        push_gateway=push_gateway,
+        log_format=log_format,
+        log_level=log_level,
+        fail_on_rejected=fail_on_rejected,
+        json=json,
+        signals=False,
+    ) as job:
+        loads = load_folder(manifest, shards, queries.metadata, sinks, job, loading)
+        job.result.update(_result(shards, manifest, loads))
 
 
 def seconds_of(text: str) -> float:
@@ -202,25 +259,8 @@ def _abort(folder: Path, queries: QueryEncoder, sinks: list[Sink], progress: Ric
         progress.say(f"dropped {dropped}" if dropped else f"{sink.url}: nothing was begun")
 
 
-def _tell(folder: Path, manifest: Manifest, loads: list[LoadReport], json: Path | None) -> None:
-    rejected = f"{manifest.rejected:,}"
-    if manifest.rejected or any(load.refused for load in loads):
-        rejected += f" (see {folder / 'rejected.jsonl'})"
-    pairs: dict[str, Any] = {"read": f"{manifest.read:,}", "rejected": rejected}
-    if manifest.encoded != manifest.wholes:
-        pairs["passages"] = f"{manifest.encoded:,} of {manifest.wholes:,} documents"
-    for load in loads:
-        if len(loads) > 1:
-            pairs["engine"] = load.sink
-        pairs["indexed"] = f"{load.documents:,}"
-        if load.refused:
-            pairs["refused by the engine"] = f"{load.refused:,}"
-        pairs["weights clipped"] = f"{load.clipped:,}"
-        pairs["generation"] = load.generation + (" (already there)" if load.reused else "")
-        if load is not loads[-1]:
-            print_pairs(pairs)
-            pairs = {}
-    print_pairs({**pairs, "shards": folder})
+def _result(folder: Path, manifest: Manifest, loads: list[LoadReport]) -> dict[str, Any]:
+    """Of ``--json``."""
     sinks = [
         {
             "engine": load.sink,
@@ -233,7 +273,7 @@ def _tell(folder: Path, manifest: Manifest, loads: list[LoadReport], json: Path 
         }
         for load in loads
     ]
-    result = {
+    return {
         "read": manifest.read,
         "encoded": manifest.encoded,
         "rejected": manifest.rejected,
@@ -241,7 +281,6 @@ def _tell(folder: Path, manifest: Manifest, loads: list[LoadReport], json: Path 
         "shards": str(folder),
         "engines": sinks,
     }
-    write_json(result, json)
 
 
 def _opened(to: str, vocabulary: Vocabulary, analyzer: str | None) -> Engine:

@@ -177,6 +177,7 @@ def _run(
     with ExitStack() as held:
         with storing(folder):
             held.enter_context(locked_folder(folder))
+        progress.fact("shards", str(folder))
         signals, flow = held.enter_context(stop_signals()), Flow()
         shards = FinishedShards(flow)
         loading = Loading(flow, shards, folder, plan, pack.metadata, sinks, progress, settings)

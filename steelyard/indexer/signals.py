@@ -9,24 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from steelyard.errors import SteelyardError
+from steelyard.errors import InterruptedJobError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class InterruptedJobError(SteelyardError):
-    """The user or a scheduler stopped the job.
-
-    Args:
-        number: of the signal; the exit code is 128 more, as shells have it.
-    """
-
-    def __init__(self, number: int) -> None:
-        name = signal.Signals(number).name
-        super().__init__(
-            f"stopped by {name}; what is done is kept", "the same command goes on from here"
-        )
-        self.exit_code = 128 + number
 
 
 class StopSignals:

@@ -21,6 +21,7 @@ from steelyard.indexer.encoding.group import EncodedGroup, encode_group
 from steelyard.indexer.encoding.groups import Place, ReadGroup, read_groups
 from steelyard.indexer.encoding.manifest import (
     MANIFEST,
+    REJECTED,
     DamagedShardError,
     EncodingPlan,
     Journal,
@@ -109,6 +110,7 @@ def encode_corpus(
     with ExitStack() as held:
         with storing(folder):
             held.enter_context(locked_folder(folder))
+        progress.fact("shards", str(folder))
         for entry in finished_shards(folder, plan):
             try:
                 check_shard(folder, entry)
@@ -168,6 +170,7 @@ class Encoding:
             and all(has_size(self.folder, entry) for entry in complete.shards)
         ):
             self.progress.say(f"{complete.encoded:,} documents already encoded in {self.folder}")
+            self._count_finished(complete)
             check_rejected(complete.rejected, self.max_rejected, self.folder)
             shards.complete(complete, complete.shards)
             return
@@ -247,15 +250,40 @@ class Encoding:
                     entry = self._store(group.read.number, group.read, group.made)
                     journal.append(entry)
                 bad = entry.rejected
+                self._count(entry, reused=group.made is None)
                 entries.append(entry)
                 shards.add(entry)
             read += group.read.read
-            rejected.add(sorted([*group.read.rejected, *bad], key=lambda r: (r.file, r.line or 0)))
+            self.progress.count("documents", group.read.read, stage="read")
+            found = sorted([*group.read.rejected, *bad], key=lambda r: (r.file, r.line or 0))
+            for one in found:
+                self.progress.count("documents", 1, stage="rejected", reason=one.reason)
+            rejected.add(found)
         if self.cut:
             return
         manifest = self._manifest(entries, read, rejected.count)
         write_manifest(self.folder, manifest)
         shards.complete(manifest)
+
+    def _count(self, entry: ShardEntry, *, reused: bool) -> None:
+        self.progress.count("documents", entry.wholes, stage="encoded")
+        if self.plan.passages:
+            self.progress.count("passages", entry.documents, stage="encoded")
+        if reused:
+            self.progress.count("documents", entry.wholes, stage="reused")
+        else:
+            self.progress.count("bytes", entry.bytes, stage="written")
+
+    def _count_finished(self, manifest: Manifest) -> None:
+        self.progress.count("documents", manifest.read, stage="read")
+        for entry in manifest.shards:
+            self._count(entry, reused=True)
+        path = self.folder / REJECTED
+        with path.open("rb") as stream:
+            for line in stream:
+                one = RejectedDocument.model_validate_json(line)
+                if one.engine is None:
+                    self.progress.count("documents", 1, stage="rejected", reason=one.reason)
 
     def _store(self, number: int, group: ReadGroup, made: EncodedGroup) -> ShardEntry:
         """Write a shard; its name counts only when the journal has it."""

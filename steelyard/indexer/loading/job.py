@@ -22,11 +22,11 @@ from steelyard.indexer.encoding.rejected import check_rejected
 from steelyard.indexer.encoding.shards import read_shard
 from steelyard.indexer.encoding.storage import storing
 from steelyard.indexer.flow import Flow
-from steelyard.indexer.loading.journal import SinkJournal
+from steelyard.indexer.loading.journal import Acknowledged, SinkJournal
 from steelyard.indexer.loading.sink import PATIENCE, LoadReport, Sink
 from steelyard.plugin.abilities import HasHalves, RetriesRequests
 from steelyard.plugin.backoff import Backoff
-from steelyard.plugin.engine import Engine, Generation
+from steelyard.plugin.engine import Engine, Generation, Refused
 from steelyard.progress import Progress
 
 SEALED, VERIFIED, PUBLISHED = "sealed", "verified", "published"
@@ -97,6 +97,7 @@ class SinkJob:
             if first is None:
                 return
             engine = self._open()
+            self.progress.fact("alias", engine.alias, sink=self.sink.url)
             held.callback(self._close, engine)
             self.report = self._load(engine)
 
@@ -111,6 +112,7 @@ class SinkJob:
                     return reused
             dropped = drop_unpublished(engine, current, self.progress)
             generation = self._created(engine)
+        self.progress.fact("generation", generation.name, sink=self.sink.url)
         if PUBLISHED not in self.journal.steps:
             if not self._fill(engine, generation):
                 return None
@@ -133,8 +135,13 @@ class SinkJob:
     def _open(self) -> Engine:
         engine = self.sink.open()
         if self.sink.closes and isinstance(engine, RetriesRequests):
-            engine.backoff = Backoff(patience=self.settings.patience, wait=self.flow.wait)
+            engine.backoff = Backoff(patience=self.settings.patience, wait=self._wait)
         return engine
+
+    def _wait(self, seconds: float) -> None:
+        """Before a request is sent again."""
+        self.progress.count("retries", 1, sink=self.sink.url)
+        self.flow.wait(seconds)
 
     def _close(self, engine: Engine) -> None:
         if self.sink.closes:
@@ -148,6 +155,8 @@ class SinkJob:
         count = engine.open(current).count()
         if count != self._expected():
             return None
+        self.progress.fact("generation", current.name, sink=self.sink.url)
+        self.progress.fact("count", count, sink=self.sink.url)
         self.progress.say(f"{engine.alias} already holds exactly this: {current.name}")
         if current.pack_id != self.pack.pack_id:
             self.progress.say(
@@ -202,6 +211,8 @@ class SinkJob:
                 if entry.name not in journal.acknowledged:
                     self.flow.check()
                     self._load_shard(engine, generation, entry)
+                else:
+                    self._count(journal.acknowledged[entry.name], ())
                 advance(entry.documents)
         manifest = self.shards.manifest
         if manifest is None:
@@ -214,8 +225,19 @@ class SinkJob:
         content = read_shard(self.folder / entry.name)
         report = engine.upsert(generation, content, report_refused=True)
         self.journal.acknowledge(entry, report.clipped, report.refused)
+        self._count(self.journal.acknowledged[entry.name], report.refused)
         if report.refused:
             self._check_refused(0)
+
+    def _count(self, done: Acknowledged, refused: tuple[Refused, ...]) -> None:
+        sink, progress = self.sink.url, self.progress
+        progress.count("documents", done.documents - done.refused, stage="indexed", sink=sink)
+        progress.count("clipped_weights", done.clipped, sink=sink)
+        for one in refused:
+            progress.count("documents", 1, stage="refused", sink=sink, reason=one.reason)
+        if done.refused > len(refused):
+            earlier = done.refused - len(refused)
+            progress.count("documents", earlier, stage="refused", sink=sink)
 
     def _check_refused(self, others: int) -> None:
         """Bounded together with the ``others`` that never became documents."""
@@ -239,6 +261,7 @@ class SinkJob:
 
     def _verify(self, engine: Engine, generation: Generation) -> None:
         count, expected = engine.open(generation).count(), self._expected()
+        self.progress.fact("count", count, sink=self.sink.url)
         if count != expected:
             # Going on with it would end here again.
             with contextlib.suppress(SteelyardError):

@@ -78,6 +78,7 @@ def load_folder(
     flow = Flow()
     shards = FinishedShards(flow)
     shards.complete(manifest, manifest.shards)
+    progress.fact("shards", str(folder))
     with stop_signals() as signals:
         loading = Loading(flow, shards, folder, manifest.plan, pack, sinks, progress, settings)
         loading.start()

@@ -21,6 +21,14 @@ from steelyard.cli.options import (
     ShardsOption,
 )
 from steelyard.cli.output import JsonOption, RichProgress, print_pairs, write_json
+from steelyard.cli.ray_options import (
+    ActorsOption,
+    CpusPerActorOption,
+    GpusPerActorOption,
+    RayAddressOption,
+    RayOption,
+    ray_settings,
+)
 
 if TYPE_CHECKING:
     from steelyard.plugin.engine import Engine
@@ -39,6 +47,11 @@ def encode_documents(
     shard_documents: ShardDocumentsOption = 2048,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens in a batch.")] = 4096,
     max_rejected: MaxRejectedOption = None,
+    ray: RayOption = False,
+    ray_address: RayAddressOption = None,
+    actors: ActorsOption = None,
+    gpus_per_actor: GpusPerActorOption = 0,
+    cpus_per_actor: CpusPerActorOption = 1,
     json: JsonOption = None,
 ) -> None:
     """Encode a corpus into Parquet shards: id, texts, dense, sparse_ids, sparse_weights."""
@@ -60,6 +73,7 @@ def encode_documents(
         shard_documents=shard_documents,
         batch_tokens=batch_tokens,
         max_rejected=max_rejected,
+        ray=ray_settings(ray, ray_address, actors, gpus_per_actor, cpus_per_actor),
     )
     result = {
         "read": manifest.read,
@@ -83,6 +97,11 @@ def index(
     shards: ShardsOption = None,
     shard_documents: ShardDocumentsOption = 2048,
     max_rejected: MaxRejectedOption = None,
+    ray: RayOption = False,
+    ray_address: RayAddressOption = None,
+    actors: ActorsOption = None,
+    gpus_per_actor: GpusPerActorOption = 0,
+    cpus_per_actor: CpusPerActorOption = 1,
     analyzer: Annotated[
         str | None, typer.Option(help="Of texts, for the match arm (OpenSearch), e.g. english.")
     ] = None,
@@ -109,6 +128,7 @@ def index(
         shards=shards,
         shard_documents=shard_documents,
         max_rejected=max_rejected,
+        ray=ray_settings(ray, ray_address, actors, gpus_per_actor, cpus_per_actor),
         keep=keep,
     )
     manifest, load = report.manifest, report.load

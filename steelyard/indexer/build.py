@@ -14,6 +14,7 @@ from steelyard.indexer.encoding.encode import SHARD_DOCUMENTS, encode_corpus, pl
 from steelyard.indexer.encoding.manifest import Manifest
 from steelyard.indexer.encoding.places import shards_folder
 from steelyard.indexer.loading.load import LoadReport, load_shards
+from steelyard.indexer.ray.settings import RaySettings
 from steelyard.indexer.reading.readers import CorpusFile
 from steelyard.plugin.engine import Engine
 from steelyard.progress import Progress
@@ -42,6 +43,7 @@ def encode_documents(
     shard_documents: int = SHARD_DOCUMENTS,
     batch_tokens: int = BATCH_TOKENS,
     max_rejected: int | None = None,
+    ray: RaySettings | None = None,
 ) -> tuple[Path, Manifest]:
     """Encode a corpus with a pack's document encoder.
 
@@ -56,6 +58,7 @@ def encode_documents(
         shard_documents: documents in a shard.
         batch_tokens: padded tokens in a batch.
         max_rejected: stop when more lines are no documents.
+        ray: encode on this cluster; None: here.
 
     Returns:
         The shards' folder and its manifest.
@@ -75,6 +78,13 @@ def encode_documents(
         batch_tokens=batch_tokens,
     )
     folder = shards or shards_folder(plan)
+    encoder = None
+    if ray is not None:
+        from steelyard.indexer.ray.encoder import RayEncoder
+        from steelyard.indexer.ray.tower import PackTower
+
+        tower = PackTower(str(Path(pack.where).resolve()), model, adapter, plan.precision, device)
+        encoder = RayEncoder(tower, plan, ray, progress.say)
     manifest = encode_corpus(
         corpus,
         plan,
@@ -89,6 +99,7 @@ def encode_documents(
         folder,
         progress,
         max_rejected=max_rejected,
+        encoder=encoder,
     )
     return folder, manifest
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from steelyard.encoders.documents.batching import BATCH_TOKENS
@@ -15,7 +16,8 @@ from steelyard.encoders.documents.protocol import DocumentEncoder
 from steelyard.encoders.folder_lock import locked_folder
 from steelyard.encoders.pack.files import sha256_of
 from steelyard.errors import InputError, SteelyardError
-from steelyard.indexer.encoding.group import encode_group
+from steelyard.indexer.encoding.group import EncodedGroup
+from steelyard.indexer.encoding.in_order import LocalEncoder, PortionEncoder
 from steelyard.indexer.encoding.manifest import (
     EncodingPlan,
     Journal,
@@ -31,6 +33,7 @@ from steelyard.indexer.encoding.shards import write_shard
 from steelyard.indexer.reading.readers import CorpusFile
 from steelyard.indexer.reading.validation import ReadDocument, Rejection, validate
 from steelyard.progress import Progress
+from steelyard.types import Document
 
 SHARD_DOCUMENTS = 2048
 
@@ -71,6 +74,7 @@ def encode_corpus(
     progress: Progress,
     *,
     max_rejected: int | None = None,
+    encoder: PortionEncoder | None = None,
 ) -> Manifest:
     """Encode a corpus into a folder of shards; finished shards are used again.
 
@@ -81,6 +85,7 @@ def encode_corpus(
         folder: where the shards go; one job at a time.
         progress: shows the documents done.
         max_rejected: stop when more lines than this are no documents; None never stops.
+        encoder: where to encode; None: here, with ``open_encoder``.
 
     Raises:
         InputError: the folder belongs to another plan or is in use, or too much was rejected.
@@ -96,20 +101,29 @@ def encode_corpus(
         journal = Journal(folder, plan)
         for entry in journal.finished:
             check_shard(folder, entry)
-        return _encode(corpus, plan, open_encoder, folder, journal, progress, max_rejected)
+        encoder = encoder or LocalEncoder(open_encoder, plan)
+        return _encode(corpus, plan, encoder, folder, journal, progress, max_rejected)
+
+
+@dataclass(slots=True)
+class _Portion:
+    """A shard's documents; none where the shard is finished."""
+
+    documents: list[Document]
+    lines: list[int]
+    read: int
 
 
 def _encode(
     corpus: CorpusFile,
     plan: EncodingPlan,
-    open_encoder: Callable[[], DocumentEncoder],
+    encoder: PortionEncoder,
     folder: Path,
     journal: Journal,
     progress: Progress,
     max_rejected: int | None,
 ) -> Manifest:
     rejected: list[RejectedDocument] = []
-    encoder: DocumentEncoder | None = None
     count = 0
 
     def documents() -> Iterator[ReadDocument]:
@@ -122,26 +136,33 @@ def _encode(
             else:
                 yield result
 
-    stream = documents()
-    with progress.stage("encode documents", plan.corpus_lines) as advance:
+    finished = list(journal.finished)
+
+    def portions() -> Iterator[_Portion]:
+        stream = documents()
         for number in itertools.count():
             before = count
             group = list(itertools.islice(stream, plan.shard_documents))
             if not group:
-                break
-            if number < len(journal.finished):
-                entry = journal.finished[number]
-                if entry.last_line != group[-1].line:
-                    raise SteelyardError(
-                        f"{folder}/{entry.name} ends at line {entry.last_line}, the corpus at "
-                        f"{group[-1].line}",
-                        "delete the folder and encode again",
-                    )
-                advance(count - before)
+                return
+            entry = finished[number] if number < len(finished) else None
+            if entry is not None and entry.last_line != group[-1].line:
+                raise SteelyardError(
+                    f"{folder}/{entry.name} ends at line {entry.last_line}, the corpus at "
+                    f"{group[-1].line}",
+                    "delete the folder and encode again",
+                )
+            texts = [read.document for read in group] if entry is None else []
+            lines = [read.line for read in group]
+            yield _Portion(texts, lines, count - before)
+
+    with progress.stage("encode documents", plan.corpus_lines) as advance:
+        for number, (portion, made) in enumerate(encoder.encode(portions(), advance)):
+            advance(portion.read - len(portion.documents))
+            if made is None:
+                entry = finished[number]
             else:
-                encoder = encoder or open_encoder()
-                advance(count - before - len(group))
-                entry = _encode_shard(group, number, encoder, plan, folder, advance)
+                entry = _store(portion, number, made, plan, folder)
                 journal.append(entry)
             rejected.extend(entry.rejected)
             _check_rejected(len(rejected), max_rejected, folder, rejected)
@@ -173,25 +194,12 @@ def _encode(
     return manifest
 
 
-def _encode_shard(
-    group: list[ReadDocument],
-    number: int,
-    encoder: DocumentEncoder,
-    plan: EncodingPlan,
-    folder: Path,
-    advance: Callable[[int], None],
+def _store(
+    portion: _Portion, number: int, made: EncodedGroup, plan: EncodingPlan, folder: Path
 ) -> ShardEntry:
-    made = encode_group(
-        [read.document for read in group],
-        encoder,
-        dims=plan.dims,
-        vocabulary_size=plan.vocabulary_size,
-        batch_tokens=plan.batch_tokens,
-        advance=advance,
-    )
     bad = [
         RejectedDocument(
-            line=group[i].line, id=group[i].document.id, reason="NaN or infinite vector"
+            line=portion.lines[i], id=portion.documents[i].id, reason="NaN or infinite vector"
         )
         for i in made.not_finite
     ]
@@ -200,7 +208,7 @@ def _encode_shard(
     return ShardEntry(
         name=path.name,
         documents=len(made.encoded),
-        last_line=group[-1].line,
+        last_line=portion.lines[-1],
         bytes=path.stat().st_size,
         sha256=sha256_of(path),
         rejected=bad,

@@ -126,7 +126,7 @@ def test_documents_that_kill_every_worker_stop_the_job_and_it_can_go_on(
 ) -> None:
     corpus = corpus_of(tmp_path)
     expected = at_home(corpus, tmp_path / "home")
-    with pytest.raises(SteelyardError, match="3 encoder processes died at .* 'd20'"):
+    with pytest.raises(SteelyardError, match=r"3 encoder processes died at .* 'd20'"):
         on_ray(corpus, tmp_path / "ray", KillsItself(None))
     done = sorted(path.name for path in (tmp_path / "ray").glob("*.parquet"))
     assert done == [f"shard-{number:05d}.parquet" for number in range(4)]

@@ -215,9 +215,7 @@ class _Pool:
                     f"{task.deaths} encoder processes died at the documents from {first!r} on",
                     "look at the memory of the cluster's machines, and at Ray's logs",
                 ) from error
-            self._job.say(
-                f"an encoder process died: the documents from {first!r} on go to another"
-            )
+            self._job.say(f"an encoder process died: documents from {first!r} on go to another")
             tasks.give_back(task)
             self._start()
         else:

@@ -9,8 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from steelyard.cli.app import app
+from steelyard.cli.ray_options import ray_settings
 from steelyard.errors import InputError
 from steelyard.indexer.encoding.shards import read_shard
+from steelyard.indexer.ray.settings import RaySettings
 from tests.conftest import MODEL, Small, scifact_lines, write_jsonl
 
 pytestmark = pytest.mark.ray
@@ -39,10 +41,8 @@ def test_two_actors_encode_what_one_process_does(tmp_path: Path, small: Small) -
             np.testing.assert_array_equal(one[1], other[1])
 
 
-def test_options_of_a_cluster_want_ray(tmp_path: Path) -> None:
+def test_options_of_a_cluster_want_ray() -> None:
     with pytest.raises(InputError, match="are for --ray"):
-        CliRunner().invoke(
-            app,
-            ["encode-documents", "c", "--pack", "p", "--shards", "s", "--actors", "2"],
-            catch_exceptions=False,
-        )
+        ray_settings(False, None, 2, 0, 1)
+    assert ray_settings(False, None, None, 0, 1) is None
+    assert ray_settings(True, "auto", 4, 1, 2) == RaySettings("auto", 4, 1, 2)

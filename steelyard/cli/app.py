@@ -19,6 +19,7 @@ from steelyard.cli import (
     evaluate,
     index,
     pack,
+    plan,
     query,
     search,
     tower,
@@ -42,6 +43,7 @@ app.command("index")(index.index)
 app.command("encode-documents")(index.encode_documents)
 app.command("encode")(encode.encode)
 app.command("search")(search.search)
+app.command("plan")(plan.plan)
 app.command("adopt")(adopt.adopt)
 app.command("query")(query.query)
 app.command("eval")(evaluate.evaluate_command)

@@ -22,6 +22,7 @@ from steelyard.cli import (
     generations,
     index,
     pack,
+    plan,
     query,
     search,
     status,
@@ -58,6 +59,7 @@ app.command("gc")(generations.gc)
 app.command("load")(index.load)
 app.command("encode")(encode.encode)
 app.command("search")(search.search)
+app.command("plan")(plan.plan)
 app.command("adopt")(adopt.adopt)
 app.command("query")(query.query)
 app.command("eval")(evaluate.evaluate_command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,13 +15,18 @@ from steelyard.cli.options import (
     DeviceOption,
     EnginesOption,
     FailOnRejectedOption,
+    FormatOption,
     LogFormatOption,
     LogLevelOption,
+    MappingIdOption,
+    MappingTextOption,
+    MappingTitleOption,
     MaxRejectedOption,
     MetadataOption,
     MetricsOption,
     ModelMovedOption,
     PackOption,
+    PassagesOption,
     PrecisionOption,
     ProgressOption,
     PushGatewayOption,
@@ -28,6 +34,14 @@ from steelyard.cli.options import (
     ShardsOption,
 )
 from steelyard.cli.output import JsonOption, RichProgress
+from steelyard.cli.ray_options import (
+    ActorsOption,
+    CpusPerActorOption,
+    GpusPerActorOption,
+    RayAddressOption,
+    RayOption,
+    ray_settings,
+)
 from steelyard.cli.watching import watched
 from steelyard.errors import InputError
 
@@ -49,6 +63,14 @@ PatienceOption = Annotated[
         metavar="TIME", help="How long to wait for a busy or restarting server: 30s, 5m, 1h."
     ),
 ]
+SnapshotTimeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="When the corpus was taken, ISO 8601: later live changes are applied to it. Default: "
+        "when its newest file was changed.",
+    ),
+]
 AbortOption = Annotated[
     bool,
     typer.Option("--abort", help="Drop what an interrupted run of this command began, and end."),
@@ -60,6 +82,11 @@ def encode_documents(
     pack: PackOption,
     shards: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the Parquet shards.")],
     metadata: MetadataOption = "",
+    id: MappingIdOption = None,
+    title: MappingTitleOption = None,
+    text: MappingTextOption = None,
+    format: FormatOption = None,
+    passages: PassagesOption = None,
     model: ModelMovedOption = None,
     adapter: AdapterMovedOption = None,
     precision: PrecisionOption = "auto",
@@ -67,6 +94,11 @@ def encode_documents(
     shard_documents: ShardDocumentsOption = 2048,
     batch_tokens: BatchTokensOption = 4096,
     max_rejected: MaxRejectedOption = None,
+    ray: RayOption = False,
+    ray_address: RayAddressOption = None,
+    actors: ActorsOption = None,
+    gpus_per_actor: GpusPerActorOption = 0,
+    cpus_per_actor: CpusPerActorOption = 1,
     progress: ProgressOption = "auto",
     metrics: MetricsOption = None,
     push_gateway: PushGatewayOption = None,
@@ -78,9 +110,11 @@ def encode_documents(
     """Encode a corpus into Parquet shards: id, texts, dense, sparse_ids, sparse_weights."""
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.indexer import build
+    from steelyard.indexer.reading.mapping import FieldMapping
     from steelyard.indexer.reading.metadata_fields import parse_fields
     from steelyard.indexer.reading.readers import open_corpus
 
+    mapping = FieldMapping.parse(id=id, title=title, text=text, metadata=metadata)
     with watched(
         "encode-documents",
         progress=progress,
@@ -93,7 +127,7 @@ def encode_documents(
         signals=False,
     ) as job:
         folder, manifest = build.encode_documents(
-            open_corpus(corpus),
+            open_corpus(corpus, mapping, format),
             QueryEncoder.load(pack),
             job,
             build.EncodeSettings(
@@ -106,6 +140,8 @@ def encode_documents(
                 shard_documents=shard_documents,
                 batch_tokens=batch_tokens,
                 max_rejected=max_rejected,
+                passages=passages or "",
+                ray=ray_settings(ray, ray_address, actors, gpus_per_actor, cpus_per_actor),
             ),
         )
         result = {
@@ -122,6 +158,11 @@ def index(
     pack: PackOption,
     to: EnginesOption,
     metadata: MetadataOption = "",
+    id: MappingIdOption = None,
+    title: MappingTitleOption = None,
+    text: MappingTextOption = None,
+    format: FormatOption = None,
+    passages: PassagesOption = None,
     model: ModelMovedOption = None,
     adapter: AdapterMovedOption = None,
     precision: PrecisionOption = "auto",
@@ -130,9 +171,15 @@ def index(
     shard_documents: ShardDocumentsOption = 2048,
     batch_tokens: BatchTokensOption = 4096,
     max_rejected: MaxRejectedOption = None,
+    ray: RayOption = False,
+    ray_address: RayAddressOption = None,
+    actors: ActorsOption = None,
+    gpus_per_actor: GpusPerActorOption = 0,
+    cpus_per_actor: CpusPerActorOption = 1,
     analyzer: AnalyzerOption = None,
     keep: KeepOption = 1,
     patience: PatienceOption = "5m",
+    snapshot_time: SnapshotTimeOption = None,
     abort: AbortOption = False,
     progress: ProgressOption = "auto",
     metrics: MetricsOption = None,
@@ -150,10 +197,12 @@ def index(
     from steelyard.indexer.build import EncodeSettings, index_corpus, plan_of
     from steelyard.indexer.encoding.places import shards_folder
     from steelyard.indexer.loading.job import LoadSettings
+    from steelyard.indexer.reading.mapping import FieldMapping
     from steelyard.indexer.reading.metadata_fields import parse_fields
     from steelyard.indexer.reading.readers import open_corpus
 
-    source, queries = open_corpus(corpus), QueryEncoder.load(pack)
+    mapping = FieldMapping.parse(id=id, title=title, text=text, metadata=metadata)
+    source, queries = open_corpus(corpus, mapping, format), QueryEncoder.load(pack)
     sinks = _sinks(to, queries, analyzer)
     encoding = EncodeSettings(
         model=model,
@@ -165,12 +214,16 @@ def index(
         shard_documents=shard_documents,
         batch_tokens=batch_tokens,
         max_rejected=max_rejected,
+        passages=passages or "",
+        ray=ray_settings(ray, ray_address, actors, gpus_per_actor, cpus_per_actor),
     )
     if abort:
         folder = shards or shards_folder(plan_of(source, queries, encoding))
         _abort(folder, queries, sinks, RichProgress())
         return
-    loading = LoadSettings(keep, seconds_of(patience), max_rejected)
+    loading = LoadSettings(
+        keep, seconds_of(patience), max_rejected, snapshot=time_of(snapshot_time)
+    )
     with watched(
         "index",
         progress=progress,
@@ -194,6 +247,11 @@ def load(
     analyzer: AnalyzerOption = None,
     keep: KeepOption = 1,
     patience: PatienceOption = "5m",
+    snapshot_time: SnapshotTimeOption = None,
+    model: ModelMovedOption = None,
+    adapter: AdapterMovedOption = None,
+    precision: PrecisionOption = "auto",
+    device: DeviceOption = None,
     abort: AbortOption = False,
     progress: ProgressOption = "auto",
     metrics: MetricsOption = None,
@@ -205,6 +263,7 @@ def load(
 ) -> None:
     """Load a folder of shards into engines; nothing is encoded."""
     from steelyard.encoders.query.encoder import QueryEncoder
+    from steelyard.indexer.build import EncodeSettings, changes_of
     from steelyard.indexer.loading.job import LoadSettings
     from steelyard.indexer.loading.load import complete_folder, load_folder
 
@@ -214,7 +273,7 @@ def load(
     if abort:
         _abort(shards, queries, sinks, RichProgress())
         return
-    loading = LoadSettings(keep, seconds_of(patience), max_rejected)
+    taken = time_of(snapshot_time or manifest.corpus_modified)
     with watched(
         "load",
         progress=progress,
@@ -226,8 +285,31 @@ def load(
         json=json,
         signals=False,
     ) as job:
+        tower = EncodeSettings(model=model, adapter=adapter, precision=precision, device=device)
+        loading = LoadSettings(
+            keep,
+            seconds_of(patience),
+            max_rejected,
+            snapshot=taken,
+            changes=changes_of(queries, tower, job),
+        )
         loads = load_folder(manifest, shards, queries.metadata, sinks, job, loading)
         job.result.update(_result(shards, manifest, loads))
+
+
+def time_of(text: str | None) -> datetime | None:
+    """A time as ISO 8601; without a zone it is UTC.
+
+    Raises:
+        InputError: anything else.
+    """
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError as error:
+        raise InputError(f"{text!r} is no time", "write 2026-01-31T02:00:00Z") from error
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
 def seconds_of(text: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from steelyard.encoders.documents.batching import BATCH_TOKENS
@@ -12,15 +12,17 @@ from steelyard.encoders.documents.protocol import DocumentEncoder
 from steelyard.encoders.folder_lock import locked_folder
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import SteelyardError
+from steelyard.indexer.changes.encoder import ChangeEncoder, PackChangeEncoder
 from steelyard.indexer.encoding.encode import (
-    GRACE_SECONDS,
     SHARD_DOCUMENTS,
+    STOP_SECONDS,
     Encoding,
     encode_corpus,
     forget_shard,
     plan_encoding,
 )
 from steelyard.indexer.encoding.finished import FinishedShards
+from steelyard.indexer.encoding.in_order import PortionEncoder
 from steelyard.indexer.encoding.manifest import DamagedShardError, EncodingPlan, Manifest
 from steelyard.indexer.encoding.places import shards_folder
 from steelyard.indexer.encoding.storage import storing
@@ -28,6 +30,7 @@ from steelyard.indexer.flow import Flow
 from steelyard.indexer.loading.job import LoadSettings
 from steelyard.indexer.loading.load import Loading
 from steelyard.indexer.loading.sink import LoadReport, Sink
+from steelyard.indexer.ray.settings import RaySettings
 from steelyard.indexer.reading.corpus import Corpus
 from steelyard.indexer.reading.passages import PassageLength, Splitter
 from steelyard.indexer.signals import stop_signals
@@ -47,6 +50,7 @@ class EncodeSettings:
         batch_tokens: padded tokens in a batch.
         max_rejected: stop when more lines are no documents.
         passages: how documents are split, tokens/overlap as in ``256/32``; empty: not.
+        ray: encode on this cluster; None: here.
     """
 
     model: str | None = None
@@ -59,6 +63,7 @@ class EncodeSettings:
     batch_tokens: int = BATCH_TOKENS
     max_rejected: int | None = None
     passages: str = ""
+    ray: RaySettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,7 @@ def encode_documents(
         progress,
         max_rejected=settings.max_rejected,
         split=splitter_of(pack, settings),
+        encoder=_on_ray(pack, plan, settings, progress),
     )
     return folder, manifest
 
@@ -144,6 +150,12 @@ def index_corpus(
     plan = plan_of(corpus, pack, settings)
     folder = settings.shards or shards_folder(plan)
     open_encoder = open_encoder or _opener(pack, settings, progress)
+    encode_again = open_encoder
+    loading = replace(
+        loading,
+        snapshot=loading.snapshot or corpus.modified(),
+        changes=loading.changes or (lambda: PackChangeEncoder(pack, encode_again)),
+    )
     encoding = Encoding(
         corpus,
         plan,
@@ -152,6 +164,7 @@ def index_corpus(
         progress,
         settings.max_rejected,
         splitter_of(pack, settings),
+        _on_ray(pack, plan, settings, progress),
     )
     mended: set[str] = set()
     while True:
@@ -183,7 +196,7 @@ def _run(
         loading = Loading(flow, shards, folder, plan, pack.metadata, sinks, progress, settings)
         loading.start()
         flow.call(lambda: encoding.start(flow, shards))
-        flow.join(signals.wanted, GRACE_SECONDS)
+        flow.join(signals.wanted, STOP_SECONDS)
         reports = loading.reports()
     if shards.manifest is None:
         raise SteelyardError("the encoding ended early", "run the same command again")
@@ -220,6 +233,31 @@ def splitter_of(pack: QueryEncoder, settings: EncodeSettings) -> Splitter | None
     if not settings.passages:
         return None
     return Splitter(pack.tokenizer, PassageLength.parse(settings.passages))
+
+
+def changes_of(
+    pack: QueryEncoder, settings: EncodeSettings, progress: Progress
+) -> Callable[[], ChangeEncoder]:
+    """What encodes live changes as the shards were."""
+    return lambda: PackChangeEncoder(pack, _opener(pack, settings, progress))
+
+
+def _on_ray(
+    pack: QueryEncoder, plan: EncodingPlan, settings: EncodeSettings, progress: Progress
+) -> PortionEncoder | None:
+    if settings.ray is None:
+        return None
+    from steelyard.indexer.ray.encoder import RayEncoder
+    from steelyard.indexer.ray.tower import PackTower
+
+    tower = PackTower(
+        str(Path(pack.where).resolve()),
+        settings.model,
+        settings.adapter,
+        plan.precision,
+        settings.device,
+    )
+    return RayEncoder(tower, plan, settings.ray, progress.say)
 
 
 def _opener(

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -59,6 +60,8 @@ class Holder:
         renewed: when it was last renewed, by the holder's clock.
         seconds: its life.
         token: another one each time it is taken.
+        place: the running system and its table of processes, where that is known: a process id
+            means the same process there and nowhere else.
     """
 
     owner: str
@@ -68,6 +71,7 @@ class Holder:
     renewed: str
     seconds: float
     token: str
+    place: str = ""
 
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> Holder:
@@ -80,6 +84,7 @@ class Holder:
             str(value.get("renewed", "")),
             float(value.get("seconds", LIFE_SECONDS)),
             str(value.get("token", "")),
+            str(value.get("place", "")),
         )
 
     @property
@@ -94,7 +99,7 @@ class Holder:
     @property
     def died_here(self) -> bool:
         """It was a process of this machine that is no more. False where that is not known."""
-        if self.host != host_name() or self.pid <= 0:
+        if self.place != process_place() or not self.place or self.pid <= 0:
             return False
         try:
             os.kill(self.pid, 0)
@@ -115,6 +120,8 @@ class LeaseHeldError(EngineError):
         name: of the lease.
         holder: who.
     """
+
+    exit_code = 7
 
     def __init__(self, name: str, holder: Holder) -> None:
         super().__init__(
@@ -168,9 +175,8 @@ class Lease:
             name: ``job`` or ``write``.
             owner: what for, told to those who find it held.
             seconds: how long it lives without being renewed.
-            wait: seconds to wait for somebody else's; None: until it is free. A holder that is
-                dead is waited for as long as its lease lives, whatever this says, if it was a
-                process of this machine.
+            wait: seconds to wait for somebody else's; None: until it is free. That of a process of
+                this machine that is dead is taken at once: a dead process writes nothing.
 
         Raises:
             LeaseHeldError: who holds it.
@@ -187,9 +193,8 @@ class Lease:
                     # Counted from after it was read: it may have been renewed just before.
                     seen = (found.version, running_clock())
                 left = other.seconds - (running_clock() - seen[1])
-                if left > 0:
-                    over = wait is not None and running_clock() - started >= wait
-                    if over and not other.died_here:
+                if left > 0 and not other.died_here:
+                    if wait is not None and running_clock() - started >= wait:
                         raise LeaseHeldError(name, other)
                     time.sleep(min(left, other.seconds / _POLLS, 1.0))
                     continue
@@ -293,10 +298,23 @@ def host_name() -> str:
     return socket.gethostname()
 
 
+def process_place() -> str:
+    """Where this process' id is its own: this boot of this machine, and its PID namespace.
+
+    Containers of one machine have other namespaces, machines of one name another boot. Empty
+    where the system does not tell.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return ""
+
+
 def _us(owner: str, seconds: float, before: Holder | None = None) -> Holder:
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     since, token = (now, uuid.uuid4().hex) if before is None else (before.since, before.token)
-    return Holder(owner, host_name(), os.getpid(), since, now, seconds, token)
+    return Holder(owner, host_name(), os.getpid(), since, now, seconds, token, process_place())
 
 
 def _value(holder: Holder) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class QueryEncoder:
     def __init__(self, contents: PackContents, where: str = "pack") -> None:
         metadata = contents.metadata
         dense, sparse = metadata.dense, metadata.sparse
+        self.where = where
         self.metadata: PackMetadata = metadata
         self.tokenizer = load_tokenizer(contents.tokenizer_json, where, dense.rows)
         self.tokenizer_json = contents.tokenizer_json

@@ -64,12 +64,18 @@ def position_of(store: RecordStore, generation: Generation) -> Position:
     found = read_position(store, generation.name)
     if found is not None:
         return found
-    created = _CREATED.search(generation.name)
-    applied = 0
-    if created is not None and store.last_sequence():
-        moment = datetime.strptime(created[1], "%Y%m%d%H%M%S").replace(tzinfo=timezone.utc)
+    moment, applied = begun_at(generation), 0
+    if moment is not None and store.last_sequence():
         applied = sequence_at(store, moment)
     return Position(applied, generation.pack_id)
+
+
+def begun_at(generation: Generation) -> datetime | None:
+    """When its job began, as its name says; None: it has no name of ours."""
+    created = _CREATED.search(generation.name)
+    if created is None:
+        return None
+    return datetime.strptime(created[1], "%Y%m%d%H%M%S").replace(tzinfo=timezone.utc)
 
 
 def write_position(

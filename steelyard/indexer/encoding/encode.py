@@ -6,7 +6,7 @@ job that was killed continues to byte-identical shards.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,9 @@ from steelyard.encoders.folder_lock import locked_folder
 from steelyard.encoders.pack.files import sha256_of
 from steelyard.errors import InputError, SteelyardError
 from steelyard.indexer.encoding.finished import FinishedShards
-from steelyard.indexer.encoding.group import EncodedGroup, encode_group
+from steelyard.indexer.encoding.group import EncodedGroup
 from steelyard.indexer.encoding.groups import Place, ReadGroup, read_groups
+from steelyard.indexer.encoding.in_order import LocalEncoder, PortionEncoder
 from steelyard.indexer.encoding.manifest import (
     MANIFEST,
     REJECTED,
@@ -46,7 +47,7 @@ from steelyard.types import EncodedDocuments
 
 SHARD_DOCUMENTS = 2048
 
-GRACE_SECONDS = 60.0
+STOP_SECONDS = 60.0
 """That stages have to end once the job is stopped; what is on disk can be continued anyway."""
 
 
@@ -89,6 +90,7 @@ def encode_corpus(
     *,
     max_rejected: int | None = None,
     split: Splitter | None = None,
+    encoder: PortionEncoder | None = None,
 ) -> Manifest:
     """Encode a corpus into a folder of shards; finished shards are used again.
 
@@ -100,13 +102,14 @@ def encode_corpus(
         progress: shows the documents done.
         max_rejected: stop when more lines than this are no documents; None never stops.
         split: a document as its passages.
+        encoder: where to encode; None: here, with ``open_encoder``.
 
     Raises:
         InputError: the folder belongs to another plan or is in use, or too much was rejected.
         StorageError: the folder cannot be written.
         InterruptedJobError: by Ctrl-C or SIGTERM; the same call goes on from there.
     """
-    job = Encoding(corpus, plan, open_encoder, folder, progress, max_rejected, split)
+    job = Encoding(corpus, plan, open_encoder, folder, progress, max_rejected, split, encoder)
     with ExitStack() as held:
         with storing(folder):
             held.enter_context(locked_folder(folder))
@@ -119,7 +122,7 @@ def encode_corpus(
         signals, flow = held.enter_context(stop_signals()), Flow()
         shards = FinishedShards(flow)
         job.start(flow, shards)
-        flow.join(signals.wanted, GRACE_SECONDS)
+        flow.join(signals.wanted, STOP_SECONDS)
     if shards.manifest is None:
         raise SteelyardError("the encoding ended early", "this is a bug: please report it")
     return shards.manifest
@@ -155,6 +158,7 @@ class Encoding:
     progress: Progress
     max_rejected: int | None = None
     split: Splitter | None = None
+    encoder: PortionEncoder | None = None
     cut: bool = field(default=False, init=False)
 
     def start(self, flow: Flow, shards: FinishedShards) -> None:
@@ -210,7 +214,7 @@ class Encoding:
             )
 
     def _encode(self, flow: Flow, read: Channel[ReadGroup], encoded: Channel[_Encoded]) -> None:
-        encoder: DocumentEncoder | None = None
+        encoder = self.encoder or LocalEncoder(self.open_encoder, self.plan)
         with self.progress.stage("encode documents", self.plan.corpus_lines) as advance:
 
             def advance_batch(count: int) -> None:
@@ -218,25 +222,17 @@ class Encoding:
                 if not self.plan.passages:
                     advance(count)
 
-            for group in read:
-                self.cut = self.cut or (bool(group.documents) and flow.ending)
-                if self.cut:
-                    continue
-                made = None
-                if group.documents:
-                    encoder = encoder or self.open_encoder()
-                    made = encode_group(
-                        group.documents,
-                        encoder,
-                        dims=self.plan.dims,
-                        vocabulary_size=self.plan.vocabulary_size,
-                        batch_tokens=self.plan.batch_tokens,
-                        advance=advance_batch,
-                    )
+            for group, made in encoder.encode(self._to_encode(flow, read), advance_batch):
                 advanced = 0 if made is None or self.plan.passages else len(group.documents)
                 advance(group.read - advanced)
                 encoded.put(_Encoded(group, made))
         encoded.close()
+
+    def _to_encode(self, flow: Flow, read: Channel[ReadGroup]) -> Iterator[ReadGroup]:
+        for group in read:
+            self.cut = self.cut or (bool(group.documents) and flow.ending)
+            if not self.cut:
+                yield group
 
     def _write(self, encoded: Channel[_Encoded], journal: Journal, shards: FinishedShards) -> None:
         rejected, read = RejectedFile(self.folder, self.max_rejected), 0
@@ -330,6 +326,7 @@ class Encoding:
             wholes=wholes,
             encoded=sum(entry.documents for entry in entries),
             rejected=rejected,
+            corpus_modified=self.corpus.modified().isoformat(),
         )
 
 

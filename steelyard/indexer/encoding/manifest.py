@@ -92,6 +92,7 @@ class Manifest(_Strict):
         shards: in order.
         read: lines of the corpus.
         wholes: documents that were encoded.
+        corpus_modified: when its newest file was changed, ISO 8601.
         encoded: rows of the shards: as many, or more where documents were split into passages.
         rejected: lines that are in no shard.
     """
@@ -102,6 +103,7 @@ class Manifest(_Strict):
     wholes: int
     encoded: int
     rejected: int
+    corpus_modified: str
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -83,5 +83,17 @@ def read_shard(path: Path) -> EncodedDocuments:
 def _write(path: Path, columns: list[Any], arrays: list[Any], vocabulary_size: int) -> None:
     schema = pa.schema(columns, metadata={VOCABULARY_KEY: str(vocabulary_size).encode()})
     table = pa.Table.from_arrays(arrays, schema=schema)
+    # A dictionary of floats that are all different costs a sixth of the file, and four fifths of
+    # the time to write it.
+    repeated = ["sparse_ids.list.element", "sparse_weights.list.element"]
+    for column in columns:
+        if pa.types.is_struct(column.type):
+            repeated += [f"{column.name}.{field.name}" for field in column.type]
     with whole_file(path) as stream:
-        pq.write_table(table, stream, compression="zstd")
+        pq.write_table(
+            table,
+            stream,
+            compression="zstd",
+            use_dictionary=repeated,
+            use_byte_stream_split=["dense.list.element"],
+        )

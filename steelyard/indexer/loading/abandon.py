@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from steelyard.encoders.pack.metadata import PackMetadata
+from steelyard.indexer.generations import abort as generations
 from steelyard.indexer.loading.job import PUBLISHED, hold_sink
 from steelyard.indexer.loading.journal import SinkJournal
 from steelyard.indexer.loading.sink import Sink
@@ -37,8 +38,7 @@ def abandon(folder: Path, pack: PackMetadata, sink: Sink) -> str | None:
         current = engine.resolve()
         if current is not None and current.name == generation.name:
             return None
-        there = any(found.name == generation.name for found in engine.generations())
-        if there:
-            engine.drop(generation)
+        store = sink.records_of(engine)
+        done = generations.abandon(engine, store, generation=generation.name)
         journal.forget()
-        return generation.name if there else None
+        return generation.name if done.dropped else None

@@ -16,18 +16,25 @@ from steelyard.encoders.folder_lock import locked_file
 from steelyard.encoders.pack.metadata import PackMetadata
 from steelyard.encoders.pack.spaces import short_hash
 from steelyard.errors import EngineError, InputError, PackMismatchError, SteelyardError
+from steelyard.indexer.changes.encoder import ChangeEncoder
 from steelyard.indexer.encoding.finished import FinishedShards
 from steelyard.indexer.encoding.manifest import EncodingPlan, ShardEntry, check_shard
 from steelyard.indexer.encoding.rejected import check_rejected
 from steelyard.indexer.encoding.shards import read_shard
 from steelyard.indexer.encoding.storage import storing
 from steelyard.indexer.flow import Flow
+from steelyard.indexer.generations.abort import abandon
+from steelyard.indexer.generations.gc import GRACE_SECONDS, sweep
+from steelyard.indexer.generations.verify import SAMPLE, joined, sample_of, verify
+from steelyard.indexer.lease import JOB, LIFE_SECONDS, Lease
 from steelyard.indexer.loading.journal import Acknowledged, SinkJournal
+from steelyard.indexer.loading.replaying import Replaying
 from steelyard.indexer.loading.sink import PATIENCE, LoadReport, Sink
 from steelyard.plugin.abilities import HasHalves, RetriesRequests
 from steelyard.plugin.backoff import Backoff
 from steelyard.plugin.engine import Engine, Generation, Refused
 from steelyard.progress import Progress
+from steelyard.types import EncodedDocuments
 
 SEALED, VERIFIED, PUBLISHED = "sealed", "verified", "published"
 """The steps behind the last shard, as the journal names them."""
@@ -47,12 +54,19 @@ class LoadSettings:
         patience: seconds to wait for a server that is busy or restarting.
         max_rejected: stop when more documents are rejected, the engine's refusals included.
         now: the clock, for the generation's name.
+        snapshot: when the corpus was taken: live changes after that are applied to it; None: when
+            the job began.
+        changes: encodes those; None: there is no document encoder at hand.
+        grace: seconds since a generation was switched off before it is dropped.
     """
 
     keep: int = 1
     patience: float = PATIENCE
     max_rejected: int | None = None
     now: Callable[[], datetime] = utc_now
+    snapshot: datetime | None = None
+    changes: Callable[[], ChangeEncoder] | None = None
+    grace: float = GRACE_SECONDS
 
 
 @dataclass(slots=True)
@@ -81,6 +95,7 @@ class SinkJob:
     settings: LoadSettings = LoadSettings()
     report: LoadReport | None = field(default=None, init=False)
     journal: SinkJournal = field(init=False)
+    _lease: Lease = field(init=False)
 
     def __post_init__(self) -> None:
         check_spaces(self.plan, self.pack)
@@ -102,32 +117,44 @@ class SinkJob:
             self.report = self._load(engine)
 
     def _load(self, engine: Engine) -> LoadReport | None:
+        store = self.sink.records_of(engine)
+        owner = f"re-index {engine.alias}"
+        with Lease.take(store, JOB, owner=owner, wait=1.5 * LIFE_SECONDS) as lease:
+            self._lease = lease
+            return self._steps(
+                engine, Replaying(engine, store, lease, self.settings, self.progress)
+            )
+
+    def _steps(self, engine: Engine, replaying: Replaying) -> LoadReport | None:
+        store, lease, keep = replaying.store, replaying.lease, self.settings.keep
         generation = self._resumed(engine)
         current = engine.resolve()
         dropped: list[str] = []
         if generation is None:
             if current is not None and current.content == content_of(self.plan, self.pack):
-                reused = self._reused(engine, current)
+                reused = self._reused(engine, current, replaying)
                 if reused is not None or self.shards.manifest is None:
                     return reused
-            dropped = drop_unpublished(engine, current, self.progress)
-            generation = self._created(engine)
-        self.progress.fact("generation", generation.name, sink=self.sink.url)
+            dropped = abandon(engine, store, lease=lease).dropped
+            generation = self._created(engine, replaying)
+        begun = generation
+        self.progress.fact("generation", begun.name, sink=self.sink.url)
         if PUBLISHED not in self.journal.steps:
-            if not self._fill(engine, generation):
+            if not self._fill(engine, begun):
                 return None
-            self._step(SEALED, lambda: engine.seal(generation))
-            self._step(VERIFIED, lambda: self._verify(engine, generation))
-            self._step(PUBLISHED, lambda: publish(engine, generation))
+            self._step(SEALED, lambda: engine.seal(begun))
+            self._step(VERIFIED, lambda: self._verify(engine, begun))
+            self._step(PUBLISHED, lambda: replaying.switch(begun))
         self.flow.until(lambda: self.shards.manifest is not None or self.flow.ending)
-        older = [g for g in engine.generations() if g.name != generation.name and not g.columns]
-        dropped += drop(engine, older[self.settings.keep :], self.progress)
+        swept = sweep(
+            engine, store, keep=keep, grace=self.settings.grace, lease=lease, say=self.progress.say
+        )
         return LoadReport(
-            generation=generation.name,
+            generation=begun.name,
             documents=self._expected(),
             clipped=self.journal.clipped,
             reused=False,
-            dropped=dropped,
+            dropped=dropped + swept.dropped,
             refused=self.journal.refused,
             sink=self.sink.url,
         )
@@ -147,13 +174,15 @@ class SinkJob:
         if self.sink.closes:
             engine.close()
 
-    def _reused(self, engine: Engine, current: Generation) -> LoadReport | None:
+    def _reused(
+        self, engine: Engine, current: Generation, replaying: Replaying
+    ) -> LoadReport | None:
         """Of an alias that stands for exactly this already; None: it does not."""
         self.flow.until(lambda: self.shards.manifest is not None or self.flow.ending)
         if self.shards.manifest is None:
             return None
         count = engine.open(current).count()
-        if count != self._expected():
+        if count != self._expected() and not replaying.changed(current):
             return None
         self.progress.fact("generation", current.name, sink=self.sink.url)
         self.progress.fact("count", count, sink=self.sink.url)
@@ -177,8 +206,7 @@ class SinkJob:
             there = there and engine.is_whole(begun)
         published = current is not None and current.name == begun.name
         if published and VERIFIED in self.journal.steps:
-            self.journal.done(PUBLISHED)  # the answer to the alias change was not awaited
-            return begun
+            return begun  # the end of the switch was not awaited
         if there and not published and begun.content == content_of(self.plan, self.pack):
             if not self.journal.acknowledged:
                 # It may be there by half.
@@ -194,11 +222,12 @@ class SinkJob:
             )
         return None
 
-    def _created(self, engine: Engine) -> Generation:
+    def _created(self, engine: Engine, replaying: Replaying) -> Generation:
         moment = self.settings.now().strftime("%Y%m%d%H%M%S")
         content = content_of(self.plan, self.pack)
         name = f"{engine.alias}_{moment}_{short_hash([content, moment], 8)}"
         generation = generation_of(name, self.plan, self.pack, content)
+        replaying.check_log()
         self.journal.begin(generation)
         engine.create(generation)
         return generation
@@ -223,6 +252,7 @@ class SinkJob:
     def _load_shard(self, engine: Engine, generation: Generation, entry: ShardEntry) -> None:
         check_shard(self.folder, entry)
         content = read_shard(self.folder / entry.name)
+        self._lease.check()
         report = engine.upsert(generation, content, report_refused=True)
         self.journal.acknowledge(entry, report.clipped, report.refused)
         self._count(self.journal.acknowledged[entry.name], report.refused)
@@ -256,21 +286,35 @@ class SinkJob:
     def _step(self, name: str, work: Callable[[], None]) -> None:
         if name not in self.journal.steps:
             self.flow.check()
+            self._lease.check()
             work()
             self.journal.done(name)
 
     def _verify(self, engine: Engine, generation: Generation) -> None:
-        count, expected = engine.open(generation).count(), self._expected()
-        self.progress.fact("count", count, sink=self.sink.url)
-        if count != expected:
+        """Count, and compare some documents of the first, the middle and the last shard."""
+        manifest = self.shards.manifest
+        entries = [] if manifest is None else manifest.shards
+        chosen = {
+            e.name: e for e in (entries[:1] + entries[len(entries) // 2 :][:1] + entries[-1:])
+        }
+        samples = [sample_of(read_shard(self.folder / name), SAMPLE // 2) for name in chosen]
+        sample = joined(samples, self.plan.vocabulary_size, self.plan.dims)
+        sample = self._without_refused(sample)
+        try:
+            verify(engine.open(generation), self._expected(), sample, generation.scale)
+        except EngineError:
             # Going on with it would end here again.
             with contextlib.suppress(SteelyardError):
+                self._lease.check()
                 engine.drop(generation)
-            self.journal.forget()
-            raise EngineError(
-                f"{generation.name} counts {count} documents, {expected} were sent",
-                "the old generation stays in place: look at the engine's log and load again",
-            )
+                self.journal.forget()
+            raise
+
+    def _without_refused(self, sample: EncodedDocuments) -> EncodedDocuments:
+        refused = self.journal.refused_ids()
+        rows = [row for row, one in enumerate(sample.documents) if one.id not in refused]
+        documents = [sample.documents[row] for row in rows]
+        return EncodedDocuments(documents, sample.dense[rows], sample.sparse.select(rows))
 
 
 def hold_sink(journal: SinkJournal, held: contextlib.ExitStack) -> None:
@@ -282,13 +326,6 @@ def hold_sink(journal: SinkJournal, held: contextlib.ExitStack) -> None:
         if isinstance(error.__cause__, BlockingIOError):
             raise InputError(f"another job is loading {journal.sink}", "wait for it") from error
         raise
-
-
-def publish(engine: Engine, generation: Generation) -> None:
-    """Point the alias to a generation, if it does not stand for it already."""
-    current = engine.resolve()
-    if current is None or current.name != generation.name:
-        engine.publish(generation)
 
 
 def content_of(plan: EncodingPlan, pack: PackMetadata) -> str:
@@ -331,15 +368,6 @@ def check_spaces(plan: EncodingPlan, pack: PackMetadata) -> None:
             f"{spaces.dense} and {spaces.sparse}",
             "encode the corpus with this pack",
         )
-
-
-def drop_unpublished(engine: Engine, current: Generation | None, progress: Progress) -> list[str]:
-    """Remove what jobs left behind that nobody goes on with: newer than the published."""
-    if current is not None and current.columns:
-        return []  # an adopted index: its name says nothing of when it was published
-    found = engine.generations()
-    left = [g for g in found if current is None or g.name > current.name]
-    return drop(engine, left, progress)
 
 
 def drop(engine: Engine, generations: list[Generation], progress: Progress) -> list[str]:

@@ -148,6 +148,13 @@ class SinkJournal:
         """Rows that the engine did not take."""
         return sum(one.refused for one in self.acknowledged.values())
 
+    def refused_ids(self) -> set[str]:
+        """Of the rows that the engine did not take."""
+        if not self.refused_path.exists():
+            return set()
+        with self.refused_path.open("rb") as lines:
+            return {str(RejectedDocument.model_validate_json(line).id) for line in lines}
+
     @property
     def clipped(self) -> int:
         """Weights that were cut."""

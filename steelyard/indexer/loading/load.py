@@ -10,18 +10,21 @@ import numpy as np
 
 from steelyard.encoders.pack.metadata import PackMetadata
 from steelyard.errors import InputError, SteelyardError
-from steelyard.indexer.encoding.encode import GRACE_SECONDS
+from steelyard.indexer.encoding.encode import STOP_SECONDS
 from steelyard.indexer.encoding.finished import FinishedShards
 from steelyard.indexer.encoding.manifest import JOURNAL, EncodingPlan, Manifest, read_manifest
 from steelyard.indexer.encoding.rejected import join_refused
 from steelyard.indexer.encoding.shards import read_shard
 from steelyard.indexer.flow import Flow
+from steelyard.indexer.generations.gc import GRACE_SECONDS
 from steelyard.indexer.loading.job import LoadSettings, SinkJob, generation_of, utc_now
 from steelyard.indexer.loading.sink import LoadReport, Sink
 from steelyard.indexer.signals import stop_signals
 from steelyard.plugin.engine import Engine, Generation
 from steelyard.plugin.exact import ExactIndex
+from steelyard.plugin.folder_records import FolderRecords
 from steelyard.plugin.quantise import quantise
+from steelyard.plugin.records import KeepsRecords, RecordStore
 from steelyard.progress import Progress
 from steelyard.types import EncodedDocuments, SparseVectors
 
@@ -35,6 +38,7 @@ def load_shards(
     *,
     keep: int = 1,
     now: Callable[[], datetime] = utc_now,
+    grace: float = GRACE_SECONDS,
 ) -> LoadReport:
     """Load a folder of shards into a new generation of an open engine and publish it.
 
@@ -48,14 +52,21 @@ def load_shards(
         progress: shows the documents loaded.
         keep: older generations to keep.
         now: the clock, for the generation's name.
+        grace: seconds since an older generation was switched off before it is dropped.
 
     Raises:
         PackMismatchError: the shards are of another space than the pack.
         EngineError: the engine failed, or its count is not the shards'.
     """
     name = f"{type(engine).__name__}/{engine.alias}"
-    sink = Sink(name, lambda: engine, closes=False)
-    settings = LoadSettings(keep=keep, now=now)
+
+    def records(engine: Engine) -> RecordStore:
+        if isinstance(engine, KeepsRecords):
+            return engine.records()
+        return FolderRecords(folder / "records" / engine.alias)
+
+    sink = Sink(name, lambda: engine, closes=False, records=records)
+    settings = LoadSettings(keep=keep, now=now, grace=grace)
     (report,) = load_folder(manifest, folder, pack, [sink], progress, settings)
     return report
 
@@ -82,7 +93,7 @@ def load_folder(
     with stop_signals() as signals:
         loading = Loading(flow, shards, folder, manifest.plan, pack, sinks, progress, settings)
         loading.start()
-        flow.join(signals.wanted, GRACE_SECONDS)
+        flow.join(signals.wanted, STOP_SECONDS)
     return loading.reports()
 
 

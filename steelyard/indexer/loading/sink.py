@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from steelyard.indexer.records_place import records_of
 from steelyard.plugin.engine import Engine
+from steelyard.plugin.records import RecordStore
 from steelyard.plugin.urls import parse_url, split_pair
 
 PATIENCE = 300.0
@@ -21,11 +23,17 @@ class Sink:
         url: of the engine, without credentials; the sink's journal is found by it.
         open: connects to it; several times, as no connection should idle through an encoding.
         closes: what was opened is closed again; False: it is somebody else's.
+        records: the alias' records; None: where the URL says.
     """
 
     url: str
     open: Callable[[], Engine]
     closes: bool = True
+    records: Callable[[Engine], RecordStore] | None = None
+
+    def records_of(self, engine: Engine) -> RecordStore:
+        """Leases, positions and the log of live changes of what was opened."""
+        return records_of(engine, self.url) if self.records is None else self.records(engine)
 
 
 @dataclass(frozen=True, slots=True)

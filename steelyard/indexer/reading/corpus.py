@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,18 +76,25 @@ class Corpus:
         Raises:
             InputError: something cannot be read, or lacks a column that is needed.
         """
-        listed, modified, size, files = [], 0.0, 0, 0
+        listed, size, files = [], 0, 0
         for part in self.parts:
             with readable(part.name or self.path):
                 hashes = [sha256_of(file) for file in part.files]
                 stats = [file.stat() for file in part.files]
             listed.append([part.name, part.format, *hashes])
-            modified = max([modified, *(stat.st_mtime for stat in stats)])
             size += sum(stat.st_size for stat in stats)
             files += len(stats)
         content = {"files": listed, "mapping": self.mapping.to_json()}
         records = sum(part.count() for part in self.parts)
-        return Survey(_sha256(content), records, modified, files, size)
+        return Survey(_sha256(content), records, self.modified().timestamp(), files, size)
+
+    def modified(self) -> datetime:
+        """When its newest file was changed."""
+        newest = 0.0
+        for part in self.parts:
+            with readable(part.name or self.path):
+                newest = max([newest, *(file.stat().st_mtime for file in part.files)])
+        return datetime.fromtimestamp(newest, timezone.utc)
 
     def records(self, fields: Mapping[str, str] | None = None) -> Iterator[Record]:
         """All records in order, one file after the other.

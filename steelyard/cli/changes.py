@@ -29,14 +29,14 @@ from steelyard.cli.options import (
     PrecisionOption,
 )
 from steelyard.cli.output import JsonOption, RichProgress, print_pairs, write_json
-from steelyard.errors import InputError
+from steelyard.errors import InputError, RejectedDocumentsError
 
 if TYPE_CHECKING:
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.indexer.changes.live import Deleted, LiveIndex
 
-REJECTED_EXIT = 65
-"""Done, but some documents were rejected (``EX_DATAERR`` of sysexits.h)."""
+REJECTED_EXIT = RejectedDocumentsError.exit_code
+"""Done, but some documents were rejected."""
 
 _IDS_AT_ONCE = 5000
 _SHOWN = 10
@@ -73,7 +73,7 @@ def upsert(
 ) -> None:
     """Write documents into the published index, new ones or in place of older ones.
 
-    Searches see them when the command returns. Exit code 65: some were rejected.
+    Searches see them when the command returns. Exit code 6: some were rejected.
     """
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.indexer.changes.upsert_job import RejectedLines, upsert_corpus

@@ -45,13 +45,13 @@ def generations(to: EngineOption, json: JsonOption = None) -> None:
             one.name,
             one.state,
             "" if one.documents is None else f"{one.documents:,}",
-            one.pack,
+            one.pack.removeprefix("pack-")[:8],
             "" if one.behind is None else f"{one.behind:,}",
-            (one.off or one.published)[:19],
+            (one.off or one.published)[:16].replace("T", " "),
         ]
         for one in found
     ]
-    columns = ["generation", "state", "documents", "pack", "changes it lacks", "since"]
+    columns = ["generation", "state", "documents", "pack", "lacks", "since"]
     print_rows(engine.alias, columns, rows)
     if job:
         _say(f"the job lease is held by {job}")

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test figures figures-engines figures-llm lint format clean
+.PHONY: demo test figures figures-engines figures-indexing figures-llm lint format clean
 
 demo: .venv/.demo
 	$(BIN)/steelyard demo
@@ -42,6 +42,13 @@ figures-engines: .venv/.dev demo/pack
 	$(BIN)/steelyard bench search examples/scifact $(FIGURES) --passages 100000 --to 'dense=$(MILVUS)_passages_pair,sparse=$(OPENSEARCH)_passages_pair' --json docs/figures/search-pair-passages.json
 	$(BIN)/steelyard bench recall examples/scifact $(FIGURES) --to $(OPENSEARCH) --json docs/figures/recall-opensearch.json
 	$(BIN)/steelyard bench recall examples/scifact $(FIGURES) --to $(MILVUS) --json docs/figures/recall-milvus.json
+
+# What a job survives, and what it costs (about 25 minutes; `steelyard dev opensearch` must run).
+figures-indexing: .venv/.dev
+	$(BIN)/steelyard bench soak --kills 100 --documents 2000 --to 'milvus-lite:demo/soak.db?name={}' --json docs/figures/soak-milvus-lite.json
+	$(BIN)/steelyard bench soak --kills 100 --documents 2000 --to 'opensearch://localhost:9200/{}' --json docs/figures/soak-opensearch.json
+	$(BIN)/steelyard bench indexing --times 0 --rounds 3 --to 'opensearch://localhost:9200/{}' --json docs/figures/indexing-overlap.json
+	$(BIN)/steelyard bench indexing --rounds 0 --to 'count:{}' --json docs/figures/indexing-memory.json
 
 demo/pack: .venv/.demo
 	$(BIN)/steelyard demo

@@ -129,12 +129,12 @@ def test_the_indexers_command_is_one(path: Path, certificates: Path) -> None:
         variable: str(certificates / "ca.pem") if variable.endswith("_CA") else "x" * 8
         for variable in indexer["environment"]
     }
-    for scheme, address in engines_of(parameters["to"]):
+    for scheme, address in engines_of(*parameters["to"]):
         settings = {"opensearchs": opensearch, "milvuss": milvus}[scheme]
         found = settings.read_settings(address, tls=True, environment=environment)
         assert found.host in services
         assert f":{found.port}" in services[found.host]["ports"][0]
-    engines = {host.split(":")[0] for _, host in engines_of(parameters["to"])}
+    engines = {host.split(":")[0] for _, host in engines_of(*parameters["to"])}
     assert engines == set(services) & {"opensearch", "milvus"}
 
 
@@ -223,7 +223,7 @@ def test_the_nightly_job() -> None:
     assert set(mounts.values()) == {v["name"] for v in pod["volumes"]}
     parameters = parse_command(container["args"])
     assert str(parameters["shards"]).startswith("/shards/")
-    ((scheme, address),) = engines_of(parameters["to"])
+    ((scheme, address),) = engines_of(*parameters["to"])
     assert scheme == "opensearchs"
     names = {variable["name"] for variable in container["env"]}
     opensearch.read_settings(address, tls=True, environment=dict.fromkeys(names, "x"))

@@ -438,7 +438,7 @@ def load(small: Small, engine: Engine, second: int = 0, keep: int = 1) -> str:
     manifest = made.manifest.model_copy(update={"plan": plan})
     report = load_shards(
         manifest, made.shards, made.metadata, engine, SilentProgress(),
-        keep=keep, now=lambda: moment,
+        keep=keep, now=lambda: moment, grace=0.0,
     )  # fmt: skip
     assert report.documents == 120
     return report.generation

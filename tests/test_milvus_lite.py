@@ -198,7 +198,7 @@ def test_a_searcher_goes_on_when_its_generation_is_dropped(small: Small, engine:
     changed = made.manifest.model_copy(
         update={"plan": made.manifest.plan.model_copy(update={"fields": {"year": "int"}})}
     )
-    load_shards(changed, made.shards, made.metadata, engine, SilentProgress(), keep=0)
+    load_shards(changed, made.shards, made.metadata, engine, SilentProgress(), keep=0, grace=0.0)
     second = searcher.search("heart attack", 3)
     assert second.generation != first.generation
     assert [hit.id for hit in second.hits] == [hit.id for hit in first.hits]

@@ -173,7 +173,7 @@ def test_a_reader_sees_no_gap_while_generations_change(small: Small, opener: Ope
     thread.start()
     try:
         for second in (1, 2, 3):
-            report = load(small, writer, second, keep=0)
+            report = load(small, writer, second, keep=0, grace=0.0)
             names.append(report.generation)
             assert report.dropped == [names[-2]]
     finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from steelyard.encoders.pack.metadata import PackMetadata
+from steelyard.encoders.pack.spaces import short_hash
 from steelyard.errors import InputError, SteelyardError
 from steelyard.indexer.encoding.encode import STOP_SECONDS
 from steelyard.indexer.encoding.finished import FinishedShards
@@ -58,12 +59,14 @@ def load_shards(
         PackMismatchError: the shards are of another space than the pack.
         EngineError: the engine failed, or its count is not the shards'.
     """
-    name = f"{type(engine).__name__}/{engine.alias}"
+    # The same alias may be in several engines that are loaded from this folder.
+    where = getattr(engine, "where", "")
+    name = f"{type(engine).__name__}/{where}/{engine.alias}"
 
     def records(engine: Engine) -> RecordStore:
         if isinstance(engine, KeepsRecords):
             return engine.records()
-        return FolderRecords(folder / "records" / engine.alias)
+        return FolderRecords(folder / "records" / short_hash(name))
 
     sink = Sink(name, lambda: engine, closes=False, records=records)
     settings = LoadSettings(keep=keep, now=now, grace=grace)

@@ -75,6 +75,11 @@ class LuceneEngine:
         """The name that users search."""
         return self._folder.alias
 
+    @property
+    def where(self) -> str:
+        """The folder."""
+        return str(self._folder.path)
+
     def resolve(self) -> Generation | None:
         """The generation that the alias stands for."""
         name = self._folder.read_alias()

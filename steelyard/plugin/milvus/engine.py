@@ -76,6 +76,11 @@ class MilvusEngine:
         """The name that users search."""
         return self._alias
 
+    @property
+    def where(self) -> str:
+        """The server or the file."""
+        return str(self.connection.where)
+
     def resolve(self) -> Generation | None:
         """The generation that the alias stands for.
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -402,7 +403,13 @@ def test_signals_stop_a_job_where_it_can_go_on(
         *(sys.executable, "-c", "from steelyard.cli import main; main()", "index", str(corpus)),
         *("--pack", str(pack), "--to", url, "--shards", str(shards), "--shard-documents", "500"),
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background ignores it, and that is inherited.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     until(lambda: (shards / "shard-00003.parquet").exists() or process.poll() is not None)
     process.send_signal(number)
     _, said = process.communicate(timeout=120)

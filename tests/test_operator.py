@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ def start(folder: Path, *arguments: object, env: dict[str, str] | None = None) -
         text=True,
         cwd=ROOT,
         env={**os.environ, "COLUMNS": "160", **(env or {})},
+        # Whoever runs the tests in the background ignores it, and that is inherited.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 

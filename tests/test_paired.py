@@ -45,7 +45,13 @@ def load(small: Small, engine: Engine, second: int = 0) -> LoadReport:
     plan = made.manifest.plan.model_copy(update={"fields": {f"field{second}": "int"}})
     manifest = made.manifest.model_copy(update={"plan": plan})
     return load_shards(
-        manifest, made.shards, made.metadata, engine, SilentProgress(), now=lambda: moment
+        manifest,
+        made.shards,
+        made.metadata,
+        engine,
+        SilentProgress(),
+        now=lambda: moment,
+        grace=0.0,
     )
 
 

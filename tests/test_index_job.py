@@ -338,6 +338,19 @@ def test_a_corpus_that_changes_while_it_is_read_is_noticed(
         assert shards.manifest.corpus_modified == taken.isoformat()
 
 
+def test_rejections_that_somebody_took_away_are_still_counted(
+    corpus: Corpus, pack: Path, tmp_path: Path
+) -> None:
+    with corpus.path.open("a") as stream:
+        stream.write("not JSON\n")
+    assert run(corpus, pack, [sink(tmp_path)], tmp_path).manifest.rejected == 1
+    (tmp_path / "shards" / "rejected.jsonl").unlink()
+    recorder = Recorder()
+    queries = QueryEncoder.load(pack)
+    index_corpus(corpus, queries, [sink(tmp_path)], recorder, settings(tmp_path))
+    assert recorder.total("documents", stage="rejected") == 1
+
+
 def test_a_changed_corpus_is_another_job(corpus: Corpus, pack: Path, tmp_path: Path) -> None:
     bad = sink(tmp_path, "bad", Failing(at=3))
     with pytest.raises(FaultError):

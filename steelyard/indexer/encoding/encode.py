@@ -279,6 +279,9 @@ class Encoding:
         for entry in manifest.shards:
             self._count(entry, reused=True)
         path = self.folder / REJECTED
+        if not path.exists():  # somebody has taken it away
+            self.progress.count("documents", manifest.rejected, stage="rejected")
+            return
         with path.open("rb") as stream:
             for line in stream:
                 one = RejectedDocument.model_validate_json(line)

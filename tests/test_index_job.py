@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from steelyard.encoders.documents.from_pack import open_document_encoder
 from steelyard.encoders.documents.protocol import DocumentEncoder
+from steelyard.encoders.folder_lock import locked_file
 from steelyard.encoders.query.encoder import QueryEncoder
-from steelyard.errors import EngineError, InputError, StorageError
+from steelyard.errors import BusyError, EngineError, InputError, StorageError
 from steelyard.eval.synthetic import synthetic_corpus, synthetic_pack
 from steelyard.indexer.build import (
     EncodeSettings,
@@ -349,6 +350,18 @@ def test_rejections_that_somebody_took_away_are_still_counted(
     queries = QueryEncoder.load(pack)
     index_corpus(corpus, queries, [sink(tmp_path)], recorder, settings(tmp_path))
     assert recorder.total("documents", stage="rejected") == 1
+
+
+@pytest.mark.parametrize("place", ["", "sinks"])
+def test_a_job_that_runs_already_is_run_again_later(
+    corpus: Corpus, pack: Path, tmp_path: Path, place: str
+) -> None:
+    target = sink(tmp_path)
+    run(corpus, pack, [target], tmp_path)
+    (lock,) = (tmp_path / "shards" / place).glob(".*lock")
+    with locked_file(lock, wait=False), pytest.raises(BusyError, match="another job") as busy:
+        run(corpus, pack, [target], tmp_path)
+    assert busy.value.exit_code == 7
 
 
 def test_a_changed_corpus_is_another_job(corpus: Corpus, pack: Path, tmp_path: Path) -> None:

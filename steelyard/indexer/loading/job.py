@@ -15,7 +15,7 @@ from pathlib import Path
 from steelyard.encoders.folder_lock import locked_file
 from steelyard.encoders.pack.metadata import PackMetadata
 from steelyard.encoders.pack.spaces import short_hash
-from steelyard.errors import EngineError, InputError, PackMismatchError, SteelyardError
+from steelyard.errors import BusyError, EngineError, PackMismatchError, SteelyardError
 from steelyard.indexer.changes.encoder import ChangeEncoder
 from steelyard.indexer.encoding.finished import FinishedShards
 from steelyard.indexer.encoding.manifest import EncodingPlan, ShardEntry, check_shard
@@ -334,7 +334,7 @@ def hold_sink(journal: SinkJournal, held: contextlib.ExitStack) -> None:
             held.enter_context(locked_file(journal.lock_path, wait=False))
     except SteelyardError as error:
         if isinstance(error.__cause__, BlockingIOError):
-            raise InputError(f"another job is loading {journal.sink}", "wait for it") from error
+            raise BusyError(f"another job is loading {journal.sink}", "wait for it") from error
         raise
 
 

@@ -327,8 +327,10 @@ def test_a_corpus_that_changes_while_it_is_read_is_noticed(
         shards = FinishedShards(flow)
         encoding.start(flow, shards)
         taken = encoding.modified
-        corpus.path.write_text(text)
-        os.utime(corpus.path, (1, 1))
+        other = corpus.path.with_suffix(".new")  # put in its place at once, as an export does
+        other.write_text(text)
+        os.utime(other, (1, 1))
+        other.replace(corpus.path)
         if wrong:
             with pytest.raises(InputError, match="was changed while it was read"):
                 flow.join(lambda: None, 60)

@@ -37,6 +37,12 @@ class InputError(SteelyardError):
     exit_code = 2
 
 
+class BusyError(InputError):
+    """Another job is at work there: the same command may be run again later."""
+
+    exit_code = 7
+
+
 class PackError(SteelyardError):
     """A query pack that is missing, damaged, or of a format this version cannot read."""
 

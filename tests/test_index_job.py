@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,17 +21,28 @@ from numpy.typing import NDArray
 
 from steelyard.encoders.documents.from_pack import open_document_encoder
 from steelyard.encoders.documents.protocol import DocumentEncoder
+from steelyard.encoders.folder_lock import locked_file
 from steelyard.encoders.query.encoder import QueryEncoder
-from steelyard.errors import EngineError, InputError, StorageError
+from steelyard.errors import BusyError, EngineError, InputError, StorageError
 from steelyard.eval.synthetic import synthetic_corpus, synthetic_pack
-from steelyard.indexer.build import EncodeSettings, IndexReport, encode_documents, index_corpus
+from steelyard.indexer.build import (
+    EncodeSettings,
+    IndexReport,
+    encode_documents,
+    index_corpus,
+    plan_of,
+)
+from steelyard.indexer.encoding.encode import Encoding
+from steelyard.indexer.encoding.finished import FinishedShards
 from steelyard.indexer.encoding.manifest import read_manifest
+from steelyard.indexer.flow import Flow
 from steelyard.indexer.loading.abandon import abandon
 from steelyard.indexer.loading.job import LoadSettings
 from steelyard.indexer.loading.load import complete_folder, load_folder
 from steelyard.indexer.loading.sink import Sink
 from steelyard.indexer.reading.corpus import Corpus
 from steelyard.indexer.reading.readers import open_corpus
+from steelyard.indexer.reporting.recorder import Recorder
 from steelyard.plugin.engine import Engine, Generation, Refused, UpsertReport
 from steelyard.plugin.urls import open_engine
 from steelyard.progress import SilentProgress
@@ -168,15 +180,17 @@ class Waiting:
 def test_loading_begins_before_encoding_ends(corpus: Corpus, pack: Path, tmp_path: Path) -> None:
     queries, loaded = QueryEncoder.load(pack), threading.Event()
     tower = Waiting(open_document_encoder(queries), DOCUMENTS // SHARD, loaded)
+    recorder = Recorder()
     report = index_corpus(
         corpus,
         queries,
         [sink(tmp_path, before=lambda batch: loaded.set())],
-        SilentProgress(),
+        recorder,
         settings(tmp_path),
         open_encoder=lambda: tower,
     )
     assert report.load.documents == DOCUMENTS
+    assert recorder.facts["count", (("sink", report.load.sink),)] == DOCUMENTS
 
 
 def test_a_sink_that_fails_says_which_and_goes_on_later(
@@ -277,6 +291,80 @@ def test_a_damaged_shard_is_encoded_again_and_no_other(
     after = {entry.name: (folder / entry.name).stat().st_mtime_ns for entry in manifest.shards}
     assert {name for name in before if before[name] != after[name]} == {victim.name}
     assert read_manifest(folder) == manifest
+
+
+def encoding_of(corpus: Corpus, pack: Path, folder: Path) -> Encoding:
+    queries = QueryEncoder.load(pack)
+    plan = plan_of(corpus, queries, settings(folder))
+    (folder / "shards").mkdir()
+    return Encoding(
+        corpus, plan, lambda: open_document_encoder(queries), folder / "shards", SilentProgress()
+    )
+
+
+def test_a_pass_that_was_stopped_by_a_damaged_shard_is_made_again(
+    corpus: Corpus, pack: Path, tmp_path: Path
+) -> None:
+    """Stopped while documents were still read: the next one of the same job reads them all."""
+    encoding = encoding_of(corpus, pack, tmp_path)
+    for stopped in (True, False):
+        flow = Flow()
+        shards = FinishedShards(flow)
+        if stopped:
+            flow.finish()
+        encoding.start(flow, shards)
+        flow.join(lambda: None, 60)
+        assert (shards.manifest is None) == stopped
+
+
+def test_a_corpus_that_changes_while_it_is_read_is_noticed(
+    corpus: Corpus, pack: Path, tmp_path: Path
+) -> None:
+    """Also where it has as many lines as before; a new time alone is no change."""
+    encoding = encoding_of(corpus, pack, tmp_path)
+    before = corpus.path.read_text()
+    for text, wrong in ((before.replace(" ", "  ", 1), True), (before, False)):
+        flow = Flow()
+        shards = FinishedShards(flow)
+        encoding.start(flow, shards)
+        taken = encoding.modified
+        other = corpus.path.with_suffix(".new")  # put in its place at once, as an export does
+        other.write_text(text)
+        os.utime(other, (1, 1))
+        other.replace(corpus.path)
+        if wrong:
+            with pytest.raises(InputError, match="was changed while it was read"):
+                flow.join(lambda: None, 60)
+            os.utime(corpus.path, (2, 2))
+            continue
+        flow.join(lambda: None, 60)
+        assert shards.manifest is not None
+        assert shards.manifest.corpus_modified == taken.isoformat()
+
+
+def test_rejections_that_somebody_took_away_are_still_counted(
+    corpus: Corpus, pack: Path, tmp_path: Path
+) -> None:
+    with corpus.path.open("a") as stream:
+        stream.write("not JSON\n")
+    assert run(corpus, pack, [sink(tmp_path)], tmp_path).manifest.rejected == 1
+    (tmp_path / "shards" / "rejected.jsonl").unlink()
+    recorder = Recorder()
+    queries = QueryEncoder.load(pack)
+    index_corpus(corpus, queries, [sink(tmp_path)], recorder, settings(tmp_path))
+    assert recorder.total("documents", stage="rejected") == 1
+
+
+@pytest.mark.parametrize("place", ["", "sinks"])
+def test_a_job_that_runs_already_is_run_again_later(
+    corpus: Corpus, pack: Path, tmp_path: Path, place: str
+) -> None:
+    target = sink(tmp_path)
+    run(corpus, pack, [target], tmp_path)
+    (lock,) = (tmp_path / "shards" / place).glob(".*lock")
+    with locked_file(lock, wait=False), pytest.raises(BusyError, match="another job") as busy:
+        run(corpus, pack, [target], tmp_path)
+    assert busy.value.exit_code == 7
 
 
 def test_a_changed_corpus_is_another_job(corpus: Corpus, pack: Path, tmp_path: Path) -> None:

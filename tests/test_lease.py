@@ -236,6 +236,29 @@ def test_a_store_that_is_away_is_asked_until_the_life_is_over() -> None:
             lease.renew()
 
 
+def test_long_work_goes_on_with_a_lease_that_nobody_took_meanwhile() -> None:
+    store = flaky()
+    with Lease.take(store, JOB, owner="us", seconds=1.0) as lease:
+        store.away = True
+        begun = running_clock()
+        while running_clock() - begun < 1.0:
+            time.sleep(0.01)
+        with pytest.raises(EngineError, match="the store is away"):
+            lease.regain()
+        with pytest.raises(LeaseLostError, match="not renewed for 1 s"):
+            lease.check()
+        store.away = False
+        lease.regain()
+        lease.renew()
+        lease.check()
+        store.held["lease-job"] = Record({"owner": "them", "token": "x"}, "9")
+        with pytest.raises(LeaseLostError, match="'them'"):
+            lease.renew()
+        with pytest.raises(LeaseLostError, match="'them'"):
+            lease.regain()
+    assert store.held["lease-job"].value["owner"] == "them"
+
+
 def test_a_renewal_that_arrived_without_an_answer_is_ours() -> None:
     store = flaky()
     with Lease.take(store, JOB, owner="us") as lease:

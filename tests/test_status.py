@@ -96,6 +96,14 @@ def test_an_index(filled: Engine) -> None:
     assert any(f"{NEW} is newer" in what for what in found.missing)
 
 
+def test_what_was_gone_back_from_is_not_what_a_job_left(
+    filled: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = Records({f"history-{NEW}": {"published": "2026-03-02T00:00:00+00:00"}})
+    monkeypatch.setattr(type(filled), "records", lambda _: records, raising=False)
+    assert index_status(filled, "").missing == []
+
+
 def test_positions_and_leases(filled: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     records = Records({f"generation-{OLD}": {"applied": 7}, "lease-job": {"owner": "me"}})
     monkeypatch.setattr(type(filled), "records", lambda _: records, raising=False)

@@ -273,7 +273,7 @@ def load(
     if abort:
         _abort(shards, queries, sinks, RichProgress())
         return
-    taken = time_of(snapshot_time or manifest.corpus_modified)
+    taken = time_of(snapshot_time)
     with watched(
         "load",
         progress=progress,

@@ -141,9 +141,7 @@ def _index(to: str, as_json: bool) -> None:
                 each.name,
                 "?" if each.count is None else f"{each.count:,}",
                 each.pack_id,
-                ""
-                if records is None or (at := records.position(each.name)) is None
-                else f"{at:,}",
+                "" if (at := records.position(each.name)) is None else f"{at:,}",
                 "published" if each.published else "",
             ]
             for each in found.generations

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from steelyard.errors import InputError
+from steelyard.errors import BusyError
 
 
 @contextmanager
@@ -34,12 +34,12 @@ def locked_folder(folder: Path) -> Iterator[None]:
     """Make a folder and hold its lock.
 
     Raises:
-        InputError: another job holds it.
+        BusyError: another job holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         try:
             held.enter_context(locked_file(folder / ".lock", wait=False))
         except BlockingIOError as error:
-            raise InputError(f"another job is writing to {folder}", "wait for it") from error
+            raise BusyError(f"another job is writing to {folder}", "wait for it") from error
         yield

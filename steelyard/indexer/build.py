@@ -147,13 +147,14 @@ def index_corpus(
         StorageError: the folder cannot be written.
         InterruptedJobError: by Ctrl-C or SIGTERM.
     """
+    taken = corpus.modified()
     plan = plan_of(corpus, pack, settings)
     folder = settings.shards or shards_folder(plan)
     open_encoder = open_encoder or _opener(pack, settings, progress)
     encode_again = open_encoder
     loading = replace(
         loading,
-        snapshot=loading.snapshot or corpus.modified(),
+        snapshot=loading.snapshot or taken,
         changes=loading.changes or (lambda: PackChangeEncoder(pack, encode_again)),
     )
     encoding = Encoding(

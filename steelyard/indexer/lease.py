@@ -135,6 +135,8 @@ class LeaseHeldError(EngineError):
 class LeaseLostError(EngineError):
     """A lease that was ours is no more."""
 
+    exit_code = 75
+
 
 class Lease:
     """A lease that is held, and renewed by a thread until it is released.
@@ -152,7 +154,7 @@ class Lease:
     ) -> None:
         self.name, self.holder = name, holder
         self._store, self._version = store, record.version
-        self._renewed_at, self._lost = since, ""
+        self._renewed_at, self._lost, self._taken = since, "", False
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"steelyard-{name}", daemon=True)
@@ -236,6 +238,28 @@ class Lease:
             # A process that was stopped in the middle of it may be late.
             self.check()
 
+    def regain(self) -> None:
+        """Go on with this lease also where it ran out, if nobody has taken it since.
+
+        For work that waits longer than a lease lives for a server that is away, and that harms
+        nobody when it is late. Whoever takes a lease writes its record: one that is still as we
+        left it was nobody else's meanwhile.
+
+        Raises:
+            LeaseLostError: somebody else took it.
+            EngineError: the store cannot be reached.
+        """
+        with suppress(LeaseLostError):
+            self.check()
+            return
+        with self._lock:
+            if self._taken or self._stop.is_set():
+                raise self._error()
+            now = running_clock()
+            record = self._renewed(_us(self.holder.owner, self.holder.seconds, self.holder))
+            self._version, self._renewed_at, self._lost = record.version, now, ""
+        self.check()
+
     def release(self) -> None:
         """Let others have it at once; what cannot be released runs out."""
         self._stop.set()
@@ -255,13 +279,14 @@ class Lease:
         self.release()
 
     def _keep(self) -> None:
-        """Renew until it is released or lost."""
+        """Renew until it is released or somebody else has it."""
         every = self.holder.seconds / _RENEWALS
         while not self._stop.wait(every):
             try:
                 self.renew()
             except LeaseLostError:
-                return
+                if self._taken:
+                    return
             except SteelyardError:
                 continue  # the store is away: tried again until the lease's life is over
 
@@ -277,7 +302,7 @@ class Lease:
                 return self._store.write(key, value, expected=found.version)
             found = self._store.read(key)
         taken = "somebody else" if found is None else str(Holder.of(found.value))
-        self._lost = f"{taken} has taken it"
+        self._lost, self._taken = f"{taken} has taken it", True
         raise self._error()
 
     def _error(self) -> LeaseLostError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from steelyard.encoders.documents.batching import BATCH_TOKENS
@@ -160,6 +161,7 @@ class Encoding:
     split: Splitter | None = None
     encoder: PortionEncoder | None = None
     cut: bool = field(default=False, init=False)
+    modified: datetime = field(init=False)
 
     def start(self, flow: Flow, shards: FinishedShards) -> None:
         """Start the stages; ``shards`` is told of every shard, in order.
@@ -167,6 +169,8 @@ class Encoding:
         Raises:
             InputError: the folder belongs to another plan, or too much was rejected.
         """
+        self.cut = False  # an earlier pass may have been stopped by a damaged shard
+        self.modified = self.corpus.modified()
         complete = read_manifest(self.folder)
         if (
             complete is not None
@@ -275,6 +279,9 @@ class Encoding:
         for entry in manifest.shards:
             self._count(entry, reused=True)
         path = self.folder / REJECTED
+        if not path.exists():  # somebody has taken it away
+            self.progress.count("documents", manifest.rejected, stage="rejected")
+            return
         with path.open("rb") as stream:
             for line in stream:
                 one = RejectedDocument.model_validate_json(line)
@@ -308,6 +315,8 @@ class Encoding:
                 f"{read} were read",
                 "it was changed meanwhile: run again",
             )
+        if self.corpus.modified() != self.modified:
+            self._check_unchanged()
         wholes = sum(entry.wholes for entry in entries)
         if not wholes:
             raise InputError(
@@ -326,8 +335,18 @@ class Encoding:
             wholes=wholes,
             encoded=sum(entry.documents for entry in entries),
             rejected=rejected,
-            corpus_modified=self.corpus.modified().isoformat(),
+            corpus_modified=self.modified.isoformat(),
         )
+
+    def _check_unchanged(self) -> None:
+        """The same number of lines may be others."""
+        found = self.corpus.survey().sha256
+        if found != self.plan.corpus_sha256:
+            raise InputError(
+                f"{self.corpus.name} had the SHA-256 {self.plan.corpus_sha256:.12} when the job "
+                f"began, now it has {found:.12}",
+                "it was changed while it was read: delete the folder of the shards, and run again",
+            )
 
 
 @dataclass(slots=True)

@@ -46,8 +46,7 @@ def abandon(
 ) -> Abandoned:
     """Drop what an interrupted job has begun. Killed and called again it goes on.
 
-    The lease of a dead job of this machine is waited for, as long as it lives; any other has to
-    run out first.
+    The lease of a job that died on this machine is taken at once; any other has to run out first.
 
     Args:
         engine: where the job wrote; of a pair both parts are dropped.

@@ -17,7 +17,9 @@ def trim_log(
     *,
     dry_run: bool = False,
 ) -> int:
-    """Forget entries that all kept generations contain and that are older; how many.
+    """Forget entries that all kept generations contain and that are older, but for the last one.
+
+    That one's time says of which corpora the log still has all that they lack.
 
     Args:
         store: of the alias.
@@ -25,6 +27,9 @@ def trim_log(
         older_than: what is younger stays: a snapshot of that time may yet be loaded.
         dropped: generations that do not count, in a dry run.
         dry_run: change nothing.
+
+    Returns:
+        How many.
     """
     counted = [one for one in found if (one.current or one.kept) and one.name not in dropped]
     if not counted:
@@ -37,6 +42,7 @@ def trim_log(
         if entry.sequence > applied or when is None or when >= before:
             break
         through = entry.sequence
+    through -= 1
     if through < first:
         return 0
     return through - first + 1 if dry_run else store.trim(through)

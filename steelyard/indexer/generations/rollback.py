@@ -95,7 +95,10 @@ def rollback(
         _begin(store, before.name, target.name)
         last = store.last_sequence()
         replayed, missing, reason = 0, 0 if target.applied == last else None, ""
-        if target.applied is None:
+        if generation.columns:
+            reason = "it was adopted, and Steelyard only reads it"
+            missing = 0 if last == 0 else None
+        elif target.applied is None:
             reason = "it is not known which changes it contains"
             missing = 0 if last == 0 else None
         elif store.first_sequence() > target.applied + 1 and last > target.applied:

@@ -15,7 +15,7 @@ from pathlib import Path
 from steelyard.encoders.folder_lock import locked_file
 from steelyard.encoders.pack.metadata import PackMetadata
 from steelyard.encoders.pack.spaces import short_hash
-from steelyard.errors import EngineError, InputError, PackMismatchError, SteelyardError
+from steelyard.errors import BusyError, EngineError, PackMismatchError, SteelyardError
 from steelyard.indexer.changes.encoder import ChangeEncoder
 from steelyard.indexer.encoding.finished import FinishedShards
 from steelyard.indexer.encoding.manifest import EncodingPlan, ShardEntry, check_shard
@@ -181,9 +181,15 @@ class SinkJob:
         self.flow.until(lambda: self.shards.manifest is not None or self.flow.ending)
         if self.shards.manifest is None:
             return None
+        lacks = replaying.lacks(current)
+        if lacks is None:
+            return None
         count = engine.open(current).count()
         if count != self._expected() and not replaying.changed(current):
             return None
+        if lacks:
+            replaying.switch(current)
+            count = engine.open(current).count()
         self.progress.fact("generation", current.name, sink=self.sink.url)
         self.progress.fact("count", count, sink=self.sink.url)
         self.progress.say(f"{engine.alias} already holds exactly this: {current.name}")
@@ -246,13 +252,15 @@ class SinkJob:
         manifest = self.shards.manifest
         if manifest is None:
             return False
+        if len(journal.acknowledged) < len(manifest.shards):
+            return False  # the flow was ending, and the last shards came all the same
         self._check_refused(manifest.rejected)
         return True
 
     def _load_shard(self, engine: Engine, generation: Generation, entry: ShardEntry) -> None:
         check_shard(self.folder, entry)
         content = read_shard(self.folder / entry.name)
-        self._lease.check()
+        self._lease.regain()  # the shard before may have waited long for a server
         report = engine.upsert(generation, content, report_refused=True)
         self.journal.acknowledge(entry, report.clipped, report.refused)
         self._count(self.journal.acknowledged[entry.name], report.refused)
@@ -286,7 +294,7 @@ class SinkJob:
     def _step(self, name: str, work: Callable[[], None]) -> None:
         if name not in self.journal.steps:
             self.flow.check()
-            self._lease.check()
+            self._lease.regain()
             work()
             self.journal.done(name)
 
@@ -301,7 +309,9 @@ class SinkJob:
         sample = joined(samples, self.plan.vocabulary_size, self.plan.dims)
         sample = self._without_refused(sample)
         try:
-            verify(engine.open(generation), self._expected(), sample, generation.scale)
+            index = engine.open(generation)
+            found = verify(index, self._expected(), sample, generation.scale)
+            self.progress.fact("count", found.documents, sink=self.sink.url)
         except EngineError:
             # Going on with it would end here again.
             with contextlib.suppress(SteelyardError):
@@ -311,7 +321,7 @@ class SinkJob:
             raise
 
     def _without_refused(self, sample: EncodedDocuments) -> EncodedDocuments:
-        refused = self.journal.refused_ids()
+        refused = self.journal.refused_ids({one.id for one in sample.documents})
         rows = [row for row, one in enumerate(sample.documents) if one.id not in refused]
         documents = [sample.documents[row] for row in rows]
         return EncodedDocuments(documents, sample.dense[rows], sample.sparse.select(rows))
@@ -324,7 +334,7 @@ def hold_sink(journal: SinkJournal, held: contextlib.ExitStack) -> None:
             held.enter_context(locked_file(journal.lock_path, wait=False))
     except SteelyardError as error:
         if isinstance(error.__cause__, BlockingIOError):
-            raise InputError(f"another job is loading {journal.sink}", "wait for it") from error
+            raise BusyError(f"another job is loading {journal.sink}", "wait for it") from error
         raise
 
 

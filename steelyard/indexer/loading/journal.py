@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from steelyard.encoders.pack.spaces import short_hash
@@ -148,12 +149,13 @@ class SinkJournal:
         """Rows that the engine did not take."""
         return sum(one.refused for one in self.acknowledged.values())
 
-    def refused_ids(self) -> set[str]:
-        """Of the rows that the engine did not take."""
+    def refused_ids(self, among: Collection[str]) -> set[str]:
+        """Of the rows that the engine did not take, those of these ids: all may be many."""
         if not self.refused_path.exists():
             return set()
         with self.refused_path.open("rb") as lines:
-            return {str(RejectedDocument.model_validate_json(line).id) for line in lines}
+            ids = (str(RejectedDocument.model_validate_json(line).id) for line in lines)
+            return {identifier for identifier in ids if identifier in among}
 
     @property
     def clipped(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -84,11 +85,14 @@ def load_folder(
 ) -> list[LoadReport]:
     """Load a folder of shards into several engines, side by side; one report each.
 
-    A sink that fails stops no other; its error is raised when they have ended.
+    A sink that fails stops no other; its error is raised when they have ended. However old the
+    shards are, live changes since their corpus was taken are applied to them.
 
     Raises:
         as ``load_shards``; and InterruptedJobError: by Ctrl-C or SIGTERM.
     """
+    taken = settings.snapshot or datetime.fromisoformat(manifest.corpus_modified)
+    settings = replace(settings, snapshot=taken)
     flow = Flow()
     shards = FinishedShards(flow)
     shards.complete(manifest, manifest.shards)

@@ -72,26 +72,62 @@ class Replaying:
         found = read_position(self.store, generation.name)
         return found is not None and found.applied > self._behind_corpus(generation)
 
+    def lacks(self, generation: Generation) -> int | None:
+        """Changes that a generation of this very content lacks; None: it has to be made anew.
+
+        That is so if there are changes between the time that its corpus was of and the time that
+        this one is of (the same bytes may have come again), or if the log was trimmed too far.
+        """
+        last, first = self.store.last_sequence(), self.store.first_sequence()
+        if not last:
+            return 0
+        found, ours = read_position(self.store, generation.name), self._taken(generation)
+        theirs = begun_at(generation)
+        if found is not None and found.snapshot:
+            theirs = datetime.fromisoformat(found.snapshot)
+        if ours is None or theirs is None:
+            return None
+        if ours != theirs:
+            oldest = next(iter(self.store.entries(first - 1)), None)
+            if first > 1 and (oldest is None or entry_time(oldest) > min(ours, theirs)):
+                return None
+            if sequence_at(self.store, ours) != sequence_at(self.store, theirs):
+                return None
+        applied = self._applied(generation)
+        return None if applied + 1 < first else last - applied
+
     def switch(self, generation: Generation) -> None:
-        """Apply what the corpus lacks, beside live writers, then while they wait; publish."""
-        taken = self.settings.snapshot or begun_at(generation)
+        """Apply what the corpus lacks, beside live writers, then while they wait; publish.
+
+        What is published already is written only while they wait.
+        """
+        taken = self._taken(generation)
         snapshot = "" if taken is None else taken.isoformat()
-        found = read_position(self.store, generation.name)
-        applied = self._behind_corpus(generation) if found is None else found.applied
-        applied = self._replayed(generation, applied)
-        write_position(self.store, generation, applied, snapshot=snapshot)
+        current = self.engine.resolve()
+        if current is None or current.name != generation.name:
+            applied = self._replayed(generation, self._applied(generation))
+            write_position(self.store, generation, applied, snapshot=snapshot)
         switch(
             self.engine,
             generation,
             self.store,
-            lambda: self._replayed(generation, applied),
+            lambda: self._replayed(generation, self._applied(generation)),
             self.lease,
             snapshot=snapshot,
         )
 
+    def _taken(self, generation: Generation) -> datetime | None:
+        """When the corpus was."""
+        return self.settings.snapshot or begun_at(generation)
+
+    def _applied(self, generation: Generation) -> int:
+        """Number of the last change that a generation contains, as it is recorded now."""
+        found = read_position(self.store, generation.name)
+        return self._behind_corpus(generation) if found is None else found.applied
+
     def _behind_corpus(self, generation: Generation) -> int:
         """Number of the last change that the corpus contains."""
-        taken = self.settings.snapshot or begun_at(generation)
+        taken = self._taken(generation)
         return 0 if taken is None else sequence_at(self.store, taken)
 
     def _replayed(self, generation: Generation, after: int) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from typing import Any
 
 from steelyard.errors import SteelyardError
+from steelyard.indexer.generations.history import PREFIX, PUBLISHED
+from steelyard.indexer.records_place import records_of
 from steelyard.plugin.engine import Engine, Generation
-from steelyard.plugin.records import KeepsRecords, RecordStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,10 @@ class RecordsStatus:
         value = self.records.get(f"generation-{generation}", {}).get("applied")
         return value if isinstance(value, int) else None
 
+    def was_published(self, generation: str) -> bool:
+        """The alias stood for it at some time."""
+        return PUBLISHED in self.records.get(f"{PREFIX}{generation}", {})
+
 
 @dataclass(frozen=True, slots=True)
 class IndexStatus:
@@ -57,13 +61,13 @@ class IndexStatus:
 
     Attributes:
         generations: newest first.
-        records: None when nothing is kept.
+        records: what is kept beside it.
         missing: what is not as it should be, in words.
     """
 
     alias: str
     generations: list[GenerationStatus]
-    records: RecordsStatus | None
+    records: RecordsStatus
     missing: list[str]
 
     @property
@@ -111,10 +115,8 @@ def _count(engine: Engine, generation: Generation) -> int | None:
     return None
 
 
-def _records(engine: Engine, url: str) -> RecordsStatus | None:
-    store = _store(engine, url)
-    if store is None:
-        return None
+def _records(engine: Engine, url: str) -> RecordsStatus:
+    store = records_of(engine, url)
     keys = store.keys()
     records = {key: record.value for key in keys if (record := store.read(key)) is not None}
     return RecordsStatus(
@@ -122,20 +124,7 @@ def _records(engine: Engine, url: str) -> RecordsStatus | None:
     )
 
 
-def _store(engine: Engine, url: str) -> RecordStore | None:
-    if isinstance(engine, KeepsRecords):
-        return engine.records()
-    try:
-        place = import_module("steelyard.indexer.records_place")
-    except ModuleNotFoundError:
-        return None
-    store: RecordStore = place.records_of(engine, url)
-    return store
-
-
-def _missing(
-    alias: str, generations: list[GenerationStatus], records: RecordsStatus | None
-) -> list[str]:
+def _missing(alias: str, generations: list[GenerationStatus], records: RecordsStatus) -> list[str]:
     found = []
     current = next((one for one in generations if one.published), None)
     if current is None:
@@ -144,9 +133,11 @@ def _missing(
         f"{one.name} is newer than what is published: a job builds it, or it was left behind "
         "(the job's own command goes on, with --abort it is dropped)"
         for one in generations
-        if not one.published and (current is None or one.name > current.name)
+        if not one.published
+        and (current is None or one.name > current.name)
+        and not records.was_published(one.name)  # it was gone back from
     ]
-    if current is not None and records is not None:
+    if current is not None:
         applied = records.position(current.name)
         if applied is not None and applied < records.last_sequence:
             found.append(

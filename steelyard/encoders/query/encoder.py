@@ -20,14 +20,16 @@ from steelyard.types import DenseVectors, EncodedQueries, SparseVectors
 class QueryEncoder:
     """Encodes queries by look-up: dense and sparse, no model.
 
-    Thread-safe: nothing changes after construction. Open one with ``QueryEncoder.load``.
+    Thread-safe: after construction only the words that it remembers change. Open one with
+    ``QueryEncoder.load``.
     """
 
     def __init__(self, contents: PackContents, where: str = "pack") -> None:
         metadata = contents.metadata
         dense, sparse = metadata.dense, metadata.sparse
         self.metadata: PackMetadata = metadata
-        self.tokenizer = load_tokenizer(contents.tokenizer_json, where, dense.rows)
+        loaded = load_tokenizer(contents.tokenizer_json, where, dense.rows)
+        self.tokenizer, self.words = loaded.tokenizer, loaded.words
         self.tokenizer_json = contents.tokenizer_json
         self._dense_tokens = PackTokenizer(
             self.tokenizer,
@@ -35,6 +37,7 @@ class QueryEncoder:
             text_prefix=dense.text_prefix,
             max_tokens=dense.query_max_tokens,
             ignored_ids=dense.ignored_ids,
+            words=self.words,
         )
         self._sparse_tokens = PackTokenizer(
             self.tokenizer,
@@ -42,6 +45,7 @@ class QueryEncoder:
             text_prefix=sparse.text_prefix,
             max_tokens=sparse.query_max_tokens,
             ignored_ids=sparse.ignored_ids,
+            words=self.words,
         )
         self._one_tokenisation = (
             dense.text_prefix == sparse.text_prefix
@@ -55,6 +59,7 @@ class QueryEncoder:
             for name in dense.tables
         }
         self.query_weights: NDArray[np.float32] = np.asarray(contents.query_weights)
+        self._has_weightless = bool((self.query_weights <= 0).any())
 
     @classmethod
     def load(cls, path: str | Path, *, verify: bool = True) -> QueryEncoder:
@@ -152,23 +157,25 @@ class QueryEncoder:
         terms, terms_cut = (
             (tokens, cut) if self._one_tokenisation else self._sparse_tokens.encode_one(text)
         )
+        # A few Python numbers: NumPy's own calls would cost more than the counting.
         counts: dict[int, int] = {}
         for term in terms:
             counts[term] = counts.get(term, 0) + 1
-        ids = np.array(sorted(counts), dtype=np.int32)
-        weights = self.query_weights[ids] * np.array(
-            [counts[term] for term in ids.tolist()], dtype=np.float32
-        )
-        if weights.size and weights.min() <= 0:
+        found = sorted(counts)
+        ids = np.array(found, dtype=np.int32)
+        weights = self.query_weights.take(ids)
+        if len(found) < len(terms):
+            weights *= np.array([counts[term] for term in found], dtype=np.float32)
+        if self._has_weightless and len(found):
             ids, weights = ids[weights > 0], weights[weights > 0]
         sparse = SparseVectors(
-            np.array([0, len(ids)], dtype=np.int64), ids, weights, self.vocabulary_size
+            np.array((0, len(ids)), dtype=np.int64), ids, weights, self.vocabulary_size
         )
         return EncodedQueries(
             table.encode_one(tokens)[None, :],
             sparse,
-            np.array([not tokens and not len(ids)]),
-            np.array([cut or terms_cut]),
+            np.array((not tokens and not len(ids),)),
+            np.array((cut or terms_cut,)),
         )
 
     def _weigh(self, terms: TokenRows) -> SparseVectors:

@@ -11,11 +11,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from steelyard.encoders.query.word_cache import WordCache, open_word_cache
 from steelyard.errors import PackError
 
 
@@ -36,8 +38,7 @@ class TokenRows:
     def select(self, indices: NDArray[np.int64]) -> TokenRows:
         """The named rows, in the order named."""
         lengths = self.indptr[indices + 1] - self.indptr[indices]
-        indptr = np.zeros(len(indices) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=indptr[1:])
+        indptr = _indptr(lengths)
         inside = np.arange(int(indptr[-1])) - np.repeat(indptr[:-1], lengths)
         ids = self.ids[np.repeat(self.indptr[indices], lengths) + inside]
         return TokenRows(ids, indptr, self.truncated[indices])
@@ -52,6 +53,7 @@ class PackTokenizer:
         text_prefix: put before every text.
         max_tokens: longer rows are cut; None cuts nothing.
         ignored_ids: tokens to leave out, after cutting.
+        words: the tokenizer's fast way, shared too; None: everything goes through the tokenizer.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class PackTokenizer:
         text_prefix: str = "",
         max_tokens: int | None = None,
         ignored_ids: Sequence[int] = (),
+        words: WordCache | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.text_prefix = text_prefix
@@ -69,42 +72,32 @@ class PackTokenizer:
         self.keep: NDArray[np.bool_] = np.ones(rows, dtype=np.bool_)
         self.keep[list(ignored_ids)] = False
         self._ignored = frozenset(ignored_ids)
+        self._words: Final = words if text_prefix.isascii() and text_prefix.isprintable() else None
 
     def encode(self, texts: Sequence[str]) -> TokenRows:
         """Token ids of many texts at once."""
-        prepared = [self.text_prefix + text for text in texts] if self.text_prefix else list(texts)
-        try:
-            encodings = self.tokenizer.encode_batch_fast(prepared, add_special_tokens=False)
-        except (TypeError, UnicodeError):
-            prepared = [well_formed(text) for text in prepared]
-            encodings = self.tokenizer.encode_batch_fast(prepared, add_special_tokens=False)
-        rows = [encoding.ids for encoding in encodings]
-        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-        truncated = np.zeros(len(rows), dtype=np.bool_)
+        ids, indptr = self._encode(texts if isinstance(texts, list) else list(texts))
+        lengths = np.diff(indptr)
+        truncated = np.zeros(len(lengths), dtype=np.bool_)
         limit = self.max_tokens
         if limit is not None and lengths.size and int(lengths.max()) > limit:
             truncated = lengths > limit
-            rows = [row[:limit] for row in rows]
-            lengths = np.minimum(lengths, limit)
-        indptr = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=indptr[1:])
-        ids = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(indptr[-1]))
+            inside = np.arange(len(ids)) - np.repeat(indptr[:-1], lengths) < limit
+            ids, indptr = _filtered(ids, indptr, inside)
         kept = self.keep[ids]
         if not kept.all():
-            before = np.zeros(len(ids) + 1, dtype=np.int64)
-            np.cumsum(kept, out=before[1:])
-            ids, indptr = ids[kept], before[indptr]
+            ids, indptr = _filtered(ids, indptr, kept)
         return TokenRows(ids, indptr, truncated)
 
     def encode_one(self, text: str) -> tuple[list[int], bool]:
         """Token ids of one text, and whether it was cut; skips the batch machinery."""
-        try:
-            ids: list[int] = self.tokenizer.encode(
-                self.text_prefix + text, add_special_tokens=False
-            ).ids
-        except (TypeError, UnicodeError):
-            prepared = well_formed(self.text_prefix + text)
-            ids = self.tokenizer.encode(prepared, add_special_tokens=False).ids
+        text = self.text_prefix + text
+        ids = None if self._words is None else self._words.encode_one(text)
+        if ids is None:
+            try:
+                ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+            except (TypeError, UnicodeError):
+                ids = self.tokenizer.encode(well_formed(text), add_special_tokens=False).ids
         truncated = self.max_tokens is not None and len(ids) > self.max_tokens
         if truncated:
             ids = ids[: self.max_tokens]
@@ -112,8 +105,63 @@ class PackTokenizer:
             ids = [token for token in ids if token not in self._ignored]
         return ids, truncated
 
+    def _encode(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Flat ids and indptr, nothing cut or left out."""
+        if self._words is None:
+            return self._ask(texts)
+        try:
+            flat = self._words.encode(texts, self.text_prefix)
+        except (TypeError, AttributeError):  # not strings: the tokenizer says so
+            return self._ask(texts)
+        if not len(flat.asked):
+            return flat.ids, flat.indptr
+        asked = flat.asked.tolist()
+        ids, indptr = self._ask([texts[row] for row in asked])
+        lengths = np.diff(flat.indptr)
+        lengths[flat.asked] = np.diff(indptr)
+        parts, end = [], 0
+        for turn, row in enumerate(asked):
+            parts += [flat.ids[end : flat.indptr[row]], ids[indptr[turn] : indptr[turn + 1]]]
+            end = flat.indptr[row + 1]
+        return np.concatenate([*parts, flat.ids[end:]]), _indptr(lengths)
 
-def load_tokenizer(tokenizer_json: str, where: str, rows: int) -> Tokenizer:
+    def _ask(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The same by the tokenizer itself."""
+        prepared = [self.text_prefix + text for text in texts] if self.text_prefix else texts
+        try:
+            encodings = self.tokenizer.encode_batch_fast(prepared, add_special_tokens=False)
+        except (TypeError, UnicodeError):
+            prepared = [well_formed(text) for text in prepared]
+            encodings = self.tokenizer.encode_batch_fast(prepared, add_special_tokens=False)
+        rows = [encoding.ids for encoding in encodings]
+        indptr = _indptr(np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
+        ids = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(indptr[-1]))
+        return ids, indptr
+
+
+def _indptr(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    indptr = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=indptr[1:])
+    return indptr
+
+
+def _filtered(
+    ids: NDArray[np.int32], indptr: NDArray[np.int64], kept: NDArray[np.bool_]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    before = np.zeros(len(ids) + 1, dtype=np.int64)
+    np.cumsum(kept, out=before[1:])
+    return ids[kept], before[indptr]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedTokenizer:
+    """A pack's tokenizer, and its fast way if it has one."""
+
+    tokenizer: Tokenizer
+    words: WordCache | None
+
+
+def load_tokenizer(tokenizer_json: str, where: str, rows: int) -> LoadedTokenizer:
     """Read a pack's tokenizer.json and check it against the number of table rows.
 
     Raises:
@@ -123,11 +171,8 @@ def load_tokenizer(tokenizer_json: str, where: str, rows: int) -> Tokenizer:
         tokenizer = Tokenizer.from_str(tokenizer_json)
     except Exception as error:  # the library raises bare Exception
         raise PackError(f"{where}: unreadable tokenizer: {error}", "rebuild the pack") from error
-    if (
-        tokenizer.padding
-        or tokenizer.truncation
-        or json.loads(tokenizer_json).get("post_processor")
-    ):
+    settings: dict[str, Any] = json.loads(tokenizer_json)
+    if tokenizer.padding or tokenizer.truncation or settings.get("post_processor"):
         raise PackError(
             f"{where}: the tokenizer pads, truncates or adds special tokens", "rebuild the pack"
         )
@@ -137,7 +182,7 @@ def load_tokenizer(tokenizer_json: str, where: str, rows: int) -> Tokenizer:
             f"{where}: the table has {rows:,} rows, the tokenizer {size:,} tokens",
             "rebuild the pack",
         )
-    return tokenizer
+    return LoadedTokenizer(tokenizer, open_word_cache(tokenizer, settings))
 
 
 def well_formed(text: str) -> str:

@@ -2,7 +2,7 @@
 
 A piece is what stands between two spaces. It is learnt once, word by word; from then on a text
 is a split at its spaces and one dictionary look-up a piece. What the fast way does not know for
-certain is left to the tokenizer: texts that are not printable ASCII, that hold an added token, or
+certain is left to the tokenizer: texts with characters that cannot be printed, an added token, or
 a run of spaces where such runs are tokens; and tokenizers of another make (``words``).
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from steelyard.encoders.query.words import Split, WordRules, word_rules
+from steelyard.encoders.query.words import WordRules, word_rules
 
 MAX_PIECES = 1 << 17
 """Pieces, and words, that are remembered; then all are forgotten and learnt anew."""
@@ -50,6 +50,8 @@ _PROOF = (
     "e-mail: first.last+tag@example.org; C:\\Users\\x #hash $5.00 50% a_b __init__",
     "antidisestablishmentarianism pneumonoultramicroscopicsilicovolcanoconiosis zzxqjw",
     '{"json": [1, 2, {"a": null}]} <b>html</b> ~tilde^caret`tick|pipe',
+    "na\u00efve caf\u00e9s in Z\u00dcRICH: \u03b1-synuclein \u2265 5 \u03bcg/ml,",
+    "10\u00b0 \u4f60\u597d \u00a8",
     *("", "a", " ", "!", "!!!", "?! ...", "A1b2C3", "MiXeD CaSe TEXT", "x" * 120, "9" * 40),
 )
 """Texts on which the fast way must agree with the tokenizer before it is used."""
@@ -83,18 +85,20 @@ class WordCache:
     def __init__(self, tokenizer: Tokenizer, rules: WordRules, added: Sequence[str]) -> None:
         self._lowercase = rules.lowercase
         self._white_space = rules.white_space
-        self._pieces = _Pieces(_Words(tokenizer.model), rules, added)
+        self._pieces = _Pieces(tokenizer, rules, added)
         self._look_up: Callable[[str], bytes] = self._pieces.__getitem__
 
     def encode_one(self, text: str) -> list[int] | None:
         """Token ids of a text; None: ask the tokenizer."""
-        if not text.isascii() or _MARK in text:
+        if _MARK in text:
             return None
+        if self._lowercase and text.isascii():
+            text = text.lower()
         found = b"".join(map(self._look_up, self._split(_MARK + text)))
         return None if _ASK in found else array("i", found[len(_BEGIN) :]).tolist()
 
     def encode(self, texts: Sequence[str], prefix: str = "") -> FlatIds:
-        """Token ids of many texts, with ASCII before each.
+        """Token ids of many texts, with printable ASCII before each.
 
         Raises:
             TypeError, AttributeError: a text is no string.
@@ -118,17 +122,17 @@ class WordCache:
         return len(self._pieces)
 
     def _encode_block(self, texts: Sequence[str], prefix: str) -> bytes:
-        known = [text if text.isascii() else _NOT_KNOWN for text in texts]
         between = f" {_MARK}{prefix}"
-        joined = between[1:] + between.join(known)
-        if joined.count(_MARK) != len(known):
-            known = [_NOT_KNOWN if _MARK in text else text for text in known]
-            joined = between[1:] + between.join(known)
+        if self._lowercase:
+            # Only ASCII, where Python and the tokenizer agree what that is.
+            texts = [text.lower() if text.isascii() else text for text in texts]
+        joined = between[1:] + between.join(texts)
+        if joined.count(_MARK) != len(texts):
+            texts = [_NOT_KNOWN if _MARK in text else text for text in texts]
+            joined = between[1:] + between.join(texts)
         return b"".join(map(self._look_up, self._split(joined)))
 
     def _split(self, text: str) -> list[str]:
-        if self._lowercase:
-            text = text.lower()
         for character in self._white_space:
             text = text.replace(character, " ")
         return text.split(" ")
@@ -142,7 +146,7 @@ class _Words(dict[str, bytes]):
         self._tokenize = model.tokenize
 
     def __missing__(self, word: str) -> bytes:
-        ids = array("i", [token.id for token in self._tokenize(word)]).tobytes()
+        ids = _packed([token.id for token in self._tokenize(word)])
         if len(word) <= MAX_LENGTH:
             if len(self) >= MAX_PIECES:
                 self.clear()
@@ -153,25 +157,41 @@ class _Words(dict[str, bytes]):
 class _Pieces(dict[str, bytes]):
     """Pieces to token ids, int32; the first piece of a text begins with the mark."""
 
-    def __init__(self, words: _Words, rules: WordRules, added: Sequence[str]) -> None:
+    def __init__(self, tokenizer: Tokenizer, rules: WordRules, added: Sequence[str]) -> None:
         super().__init__()
-        self._word = words.__getitem__
-        self._cut: Split = rules.split
-        self._repeats = rules.repeats
+        self._tokenizer = tokenizer
+        self._rules = rules
+        self._word = _Words(tokenizer.model).__getitem__
         self._added = re.compile("|".join(map(re.escape, added)) or "(?!)", re.IGNORECASE).search
 
     def __missing__(self, piece: str) -> bytes:
         first = piece.startswith(_MARK)
-        begin = _BEGIN if first else b""
-        text = piece[1:] if first else " " + piece
-        if not text.isprintable() or (text == " " and not self._repeats) or self._added(text):
-            return begin + _ASK
-        ids = begin + b"".join(map(self._word, self._cut(text)))
-        if len(piece) <= MAX_LENGTH:
+        ids = self._learn(piece[1:] if first else " " + piece)
+        value = (_BEGIN if first else b"") + (_ASK if ids is None else ids)
+        if ids is not None and len(piece) <= MAX_LENGTH:
             if len(self) >= MAX_PIECES:
                 self.clear()
-            self[piece] = ids
-        return ids
+            self[piece] = value
+        return value
+
+    def _learn(self, text: str) -> bytes | None:
+        """Token ids of a piece, the space before it included; None: they are not its own."""
+        rules = self._rules
+        if not text.isprintable() or (text == " " and not rules.repeats) or self._added(text):
+            return None
+        if text.isascii():
+            words = rules.split(text.lower() if rules.lowercase else text)
+            return b"".join(map(self._word, words))
+        if not rules.beyond_ascii or len(text) > MAX_LENGTH:
+            return None
+        normalizer = self._tokenizer.normalizer
+        if normalizer is not None and self._added(normalizer.normalize_str(text)):
+            return None
+        return _packed(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _packed(ids: list[int]) -> bytes:
+    return array("i", ids).tobytes()
 
 
 def open_word_cache(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> WordCache | None:

@@ -1,9 +1,9 @@
-"""How a tokenizer cuts ASCII text into words, read from its tokenizer.json.
+"""How a tokenizer cuts text into words, read from its tokenizer.json.
 
 Two facts are needed to remember token ids by piece of text. One: what the tokenizer makes of a
 piece between two spaces does not depend on what stands around it. Two: which words ("pre-tokens")
-it cuts such a piece into. Both are known for the normalisers and pre-tokenizers below; a
-tokenizer with any other has no fast way.
+it cuts such a piece into, if it is ASCII. Both are known for the normalisers and pre-tokenizers
+below; a tokenizer with any other has no fast way.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ Split: TypeAlias = Callable[[str], list[str]]
 
 _IDENTITY = frozenset({"NFC", "NFD", "NFKC", "NFKD", "StripAccents"})
 """Normalisers that leave ASCII as it is."""
+
+_KEEPS_SPACES = frozenset({"NFC", "NFD", "Lowercase"})
+"""Those that make no space of another character, and nothing of none."""
 
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -43,28 +46,40 @@ class WordRules:
         lowercase: the tokenizer lower-cases; ``split`` takes text that already is.
         white_space: characters that separate as a space does.
         repeats: spaces that follow each other, or end a text, are no exception.
+        beyond_ascii: pieces with other printable characters do not depend on others either.
     """
 
     split: Split
     lowercase: bool
     white_space: str = ""
     repeats: bool = True
+    beyond_ascii: bool = False
 
 
 def word_rules(tokenizer: Mapping[str, Any]) -> WordRules | None:
     """The rules of a tokenizer.json; None: not known."""
-    lowercase = _lowercases(tokenizer.get("normalizer"))
-    settings = tokenizer.get("pre_tokenizer")
+    normalizer, settings = tokenizer.get("normalizer"), tokenizer.get("pre_tokenizer")
+    lowercase = _lowercases(normalizer)
     if lowercase is None or settings is None:
         return None
     if settings["type"] == "BertPreTokenizer":
         find = re.compile("[A-Za-z0-9]+|[^ A-Za-z0-9]").findall
-        return WordRules(find, lowercase, white_space="\t\n\r")
+        return WordRules(find, lowercase, white_space="\t\n\r", beyond_ascii=True)
+    beyond_ascii = _KEEPS_SPACES.issuperset(_kinds(normalizer))
     if settings["type"] == "Metaspace":
         metaspace = _metaspace(settings)
-        return metaspace and WordRules(metaspace, lowercase)
-    byte_level = _byte_level(settings)
-    return byte_level and WordRules(byte_level, lowercase, repeats=False)
+        return metaspace and WordRules(metaspace, lowercase, beyond_ascii=beyond_ascii)
+    split = _byte_level(settings)
+    return split and WordRules(split, lowercase, repeats=False, beyond_ascii=beyond_ascii)
+
+
+def _kinds(normalizer: Mapping[str, Any] | None) -> set[str]:
+    """Types of the normalisers, sequences opened."""
+    if normalizer is None:
+        return set()
+    if normalizer["type"] == "Sequence":
+        return set().union(*map(_kinds, normalizer["normalizers"]))
+    return {normalizer["type"]}
 
 
 def _lowercases(normalizer: Mapping[str, Any] | None) -> bool | None:

@@ -16,7 +16,7 @@ from tokenizers import AddedToken, Tokenizer
 from steelyard.encoders.pack.query_tokenizer import query_tokenizer
 from steelyard.encoders.query import word_cache
 from steelyard.encoders.query.encoder import QueryEncoder
-from steelyard.encoders.query.tokenizer import PackTokenizer, load_tokenizer
+from steelyard.encoders.query.tokenizer import PackTokenizer, encode_arms, load_tokenizer
 from steelyard.encoders.query.word_cache import WordCache, open_word_cache
 from tests.conftest import SCIFACT
 from tests.word_tokenizers import ADDED, KNOWN, UNKNOWN, settings_of, texts, trained
@@ -79,6 +79,23 @@ def test_ids_are_always_those_of_the_tokenizer(name: str, batch: list[str], pref
 
 
 @pytest.mark.parametrize("name", KNOWN)
+@settings(max_examples=50, deadline=None)
+@given(batch=st.lists(TEXTS, max_size=5))
+def test_prefixes_at_once_are_each_alone(name: str, batch: list[str]) -> None:
+    pairs = [tokenizers(name, prefix) for prefix in ("q: x", "", " ", "query: ")]
+    arms = [
+        PackTokenizer(
+            exact.tokenizer, ROWS, text_prefix=exact.text_prefix, words=pairs[0][0].words
+        )
+        for _, exact in pairs
+    ]
+    for (_, exact), found in zip(pairs, encode_arms(arms, batch), strict=True):
+        wanted = exact.encode(batch)
+        np.testing.assert_array_equal(found.indptr, wanted.indptr)
+        np.testing.assert_array_equal(found.ids, wanted.ids)
+
+
+@pytest.mark.parametrize("name", KNOWN)
 def test_real_texts_take_the_fast_way(name: str) -> None:
     fast, exact = tokenizers(name, "")
     check(fast, exact, texts())
@@ -136,7 +153,7 @@ def test_long_texts_are_cut_alike() -> None:
     for limit in (1, 7, 512):
         pair = [
             PackTokenizer(t.tokenizer, ROWS, max_tokens=limit, ignored_ids=[0, 9], words=words)
-            for t, words in ((fast, fast._words), (exact, None))
+            for t, words in ((fast, fast.words), (exact, None))
         ]
         check(pair[0], pair[1], batch)
 

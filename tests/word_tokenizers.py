@@ -129,7 +129,7 @@ def trained(name: str, *, added: bool = True) -> str:
     if pre_tokenizer is not None:
         tokenizer.pre_tokenizer = pre_tokenizer
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(texts(), trainer)
+    tokenizer.train_from_iterator(texts()[-30 if model == "unigram" else 0 :], trainer)
     if added:
         tokenizer.add_tokens(ADDED)
     return query_tokenizer(tokenizer.to_str(), lowercase=False).text

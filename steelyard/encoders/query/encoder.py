@@ -12,7 +12,12 @@ from scipy.sparse import csr_matrix
 from steelyard.encoders.pack.files import PackContents, read_pack
 from steelyard.encoders.pack.metadata import PackMetadata
 from steelyard.encoders.query.tables import LookupTable
-from steelyard.encoders.query.tokenizer import PackTokenizer, TokenRows, load_tokenizer
+from steelyard.encoders.query.tokenizer import (
+    PackTokenizer,
+    TokenRows,
+    encode_arms,
+    load_tokenizer,
+)
 from steelyard.errors import InputError
 from steelyard.types import DenseVectors, EncodedQueries, SparseVectors
 
@@ -102,8 +107,10 @@ class QueryEncoder:
         table = self._table(instruction)
         if isinstance(texts, str):
             return self._encode_one(texts, table)
-        tokens = self._dense_tokens.encode(texts)
-        terms = tokens if self._one_tokenisation else self._sparse_tokens.encode(texts)
+        if self._one_tokenisation:
+            tokens = terms = self._dense_tokens.encode(texts)
+        else:
+            tokens, terms = encode_arms([self._dense_tokens, self._sparse_tokens], texts)
         dense = table.encode(tokens)
         sparse = self._weigh(terms)
         empty = (tokens.indptr[1:] == tokens.indptr[:-1]) & (

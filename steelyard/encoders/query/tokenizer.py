@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from steelyard.encoders.query.word_cache import WordCache, open_word_cache
+from steelyard.encoders.query.word_cache import FlatIds, WordCache, open_word_cache
 from steelyard.errors import PackError
 
 
@@ -72,27 +73,16 @@ class PackTokenizer:
         self.keep: NDArray[np.bool_] = np.ones(rows, dtype=np.bool_)
         self.keep[list(ignored_ids)] = False
         self._ignored = frozenset(ignored_ids)
-        self._words: Final = words if text_prefix.isascii() and text_prefix.isprintable() else None
+        self.words: Final = words if text_prefix.isascii() and text_prefix.isprintable() else None
 
     def encode(self, texts: Sequence[str]) -> TokenRows:
         """Token ids of many texts at once."""
-        ids, indptr = self._encode(texts if isinstance(texts, list) else list(texts))
-        lengths = np.diff(indptr)
-        truncated = np.zeros(len(lengths), dtype=np.bool_)
-        limit = self.max_tokens
-        if limit is not None and lengths.size and int(lengths.max()) > limit:
-            truncated = lengths > limit
-            inside = np.arange(len(ids)) - np.repeat(indptr[:-1], lengths) < limit
-            ids, indptr = _filtered(ids, indptr, inside)
-        kept = self.keep[ids]
-        if not kept.all():
-            ids, indptr = _filtered(ids, indptr, kept)
-        return TokenRows(ids, indptr, truncated)
+        return encode_arms([self], texts)[0]
 
     def encode_one(self, text: str) -> tuple[list[int], bool]:
         """Token ids of one text, and whether it was cut; skips the batch machinery."""
         text = self.text_prefix + text
-        ids = None if self._words is None else self._words.encode_one(text)
+        ids = None if self.words is None else self.words.encode_one(text)
         if ids is None:
             try:
                 ids = self.tokenizer.encode(text, add_special_tokens=False).ids
@@ -105,14 +95,25 @@ class PackTokenizer:
             ids = [token for token in ids if token not in self._ignored]
         return ids, truncated
 
-    def _encode(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Flat ids and indptr, nothing cut or left out."""
-        if self._words is None:
-            return self._ask(texts)
-        try:
-            flat = self._words.encode(texts, self.text_prefix)
-        except (TypeError, AttributeError):  # not strings: the tokenizer says so
-            return self._ask(texts)
+    def _rows(self, texts: list[str], flat: FlatIds | None) -> TokenRows:
+        """From what the fast way found: the rest asked for, cut, ignored tokens left out."""
+        ids, indptr = self._ask(texts) if flat is None else self._completed(texts, flat)
+        lengths = np.diff(indptr)
+        truncated = np.zeros(len(lengths), dtype=np.bool_)
+        limit = self.max_tokens
+        if limit is not None and lengths.size and int(lengths.max()) > limit:
+            truncated = lengths > limit
+            inside = np.arange(len(ids)) - np.repeat(indptr[:-1], lengths) < limit
+            ids, indptr = _filtered(ids, indptr, inside)
+        kept = self.keep[ids]
+        if not kept.all():
+            ids, indptr = _filtered(ids, indptr, kept)
+        return TokenRows(ids, indptr, truncated)
+
+    def _completed(
+        self, texts: list[str], flat: FlatIds
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The rows that the tokenizer has to make put in their places."""
         if not len(flat.asked):
             return flat.ids, flat.indptr
         asked = flat.asked.tolist()
@@ -137,6 +138,23 @@ class PackTokenizer:
         indptr = _indptr(np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
         ids = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(indptr[-1]))
         return ids, indptr
+
+
+def encode_arms(arms: Sequence[PackTokenizer], texts: Sequence[str]) -> list[TokenRows]:
+    """Token ids of the same texts by each arm's settings; texts are split once for all.
+
+    Args:
+        arms: share one tokenizer and its fast way.
+        texts: n texts.
+    """
+    texts = texts if isinstance(texts, list) else list(texts)
+    words = arms[0].words
+    flat: Sequence[FlatIds | None] = [None] * len(arms)
+    if words is not None and all(arm.words is words for arm in arms):
+        # What is no string raises the tokenizer's own error, below.
+        with suppress(TypeError, AttributeError):
+            flat = words.encode(texts, [arm.text_prefix for arm in arms])
+    return [arm._rows(texts, found) for arm, found in zip(arms, flat, strict=True)]
 
 
 def _indptr(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

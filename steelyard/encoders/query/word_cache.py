@@ -94,48 +94,75 @@ class WordCache:
             return None
         if self._lowercase and text.isascii():
             text = text.lower()
-        found = b"".join(map(self._look_up, self._split(_MARK + text)))
+        found = b"".join(map(self._look_up, self._spaced(_MARK + text).split(" ")))
         return None if _ASK in found else array("i", found[len(_BEGIN) :]).tolist()
 
-    def encode(self, texts: Sequence[str], prefix: str = "") -> FlatIds:
-        """Token ids of many texts, with printable ASCII before each.
+    def encode(self, texts: Sequence[str], prefixes: Sequence[str] = ("",)) -> list[FlatIds]:
+        """Token ids of many texts, once with each prefix before them.
+
+        Args:
+            texts: n texts.
+            prefixes: printable ASCII. Texts are split once for all of them.
 
         Raises:
             TypeError, AttributeError: a text is no string.
         """
-        blocks = (texts[i : i + _BLOCK] for i in range(0, len(texts), _BLOCK))
-        found = b"".join([self._encode_block(block, prefix) for block in blocks])
-        ids = np.frombuffer(found, dtype=np.int32)
-        real = ids >= 0
-        begins = np.flatnonzero(ids == -1)
-        indptr = np.empty(len(texts) + 1, dtype=np.int64)
-        indptr[:-1] = begins - np.arange(len(texts))
-        indptr[-1] = len(ids) - len(texts)
-        asked = np.flatnonzero(ids == -2)
-        if len(asked):
-            indptr -= np.searchsorted(asked, np.append(begins, len(ids)))
-            asked = np.unique(np.searchsorted(begins, asked) - 1)
-        return FlatIds(ids[real], indptr, asked)
+        blocks = [
+            self._encode_block(texts[i : i + _BLOCK], prefixes)
+            for i in range(0, len(texts), _BLOCK)
+        ]
+        return [
+            _flat(b"".join(block[which] for block in blocks), len(texts))
+            for which in range(len(prefixes))
+        ]
 
     def __len__(self) -> int:
         """Pieces that are remembered."""
         return len(self._pieces)
 
-    def _encode_block(self, texts: Sequence[str], prefix: str) -> bytes:
-        between = f" {_MARK}{prefix}"
+    def _encode_block(self, texts: Sequence[str], prefixes: Sequence[str]) -> list[bytes]:
         if self._lowercase:
             # Only ASCII, where Python and the tokenizer agree what that is.
             texts = [text.lower() if text.isascii() else text for text in texts]
-        joined = between[1:] + between.join(texts)
+        joined = _MARK + f" {_MARK}".join(texts)
         if joined.count(_MARK) != len(texts):
             texts = [_NOT_KNOWN if _MARK in text else text for text in texts]
-            joined = between[1:] + between.join(texts)
-        return b"".join(map(self._look_up, self._split(joined)))
+            joined = _MARK + f" {_MARK}".join(texts)
+        joined = self._spaced(joined)
+        pieces = joined.split(" ")
+        ids = list(map(self._look_up, pieces))
+        return [b"".join(self._prefixed(prefix, joined, pieces, ids)) for prefix in prefixes]
 
-    def _split(self, text: str) -> list[str]:
+    def _prefixed(
+        self, prefix: str, joined: str, pieces: list[str], ids: list[bytes]
+    ) -> list[bytes]:
+        """A prefix changes the ids of the first piece of each text and no others."""
+        if not prefix:
+            return ids
+        *head, tail = self._spaced(_MARK + prefix).split(" ")
+        before = b"".join(map(self._look_up, head))
+        changed, first = ids.copy(), 0
+        for text in joined.split(_MARK)[1:]:
+            changed[first] = before + self._look_up(tail + pieces[first][1:])
+            first += text.count(" ")
+        return changed
+
+    def _spaced(self, text: str) -> str:
         for character in self._white_space:
             text = text.replace(character, " ")
-        return text.split(" ")
+        return text
+
+
+def _flat(found: bytes, count: int) -> FlatIds:
+    """Ids of so many texts, taken apart from the marks among them."""
+    ids = np.frombuffer(found, dtype=np.int32)
+    begins = np.flatnonzero(ids == -1)
+    indptr = np.append(begins, len(ids)) - np.arange(count + 1)
+    asked = np.flatnonzero(ids == -2)
+    if len(asked):
+        indptr -= np.searchsorted(asked, np.append(begins, len(ids)))
+        asked = np.unique(np.searchsorted(begins, asked) - 1)
+    return FlatIds(ids[ids >= 0], indptr, asked)
 
 
 class _Words(dict[str, bytes]):

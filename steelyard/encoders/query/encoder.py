@@ -36,7 +36,7 @@ class QueryEncoder:
         loaded = load_tokenizer(contents.tokenizer_json, where, dense.rows)
         self.tokenizer, self.words = loaded.tokenizer, loaded.words
         self.tokenizer_json = contents.tokenizer_json
-        self._dense_tokens = PackTokenizer(
+        self.dense_tokens = PackTokenizer(
             self.tokenizer,
             dense.rows,
             text_prefix=dense.text_prefix,
@@ -44,7 +44,7 @@ class QueryEncoder:
             ignored_ids=dense.ignored_ids,
             words=self.words,
         )
-        self._sparse_tokens = PackTokenizer(
+        self.sparse_tokens = PackTokenizer(
             self.tokenizer,
             dense.rows,
             text_prefix=sparse.text_prefix,
@@ -108,9 +108,9 @@ class QueryEncoder:
         if isinstance(texts, str):
             return self._encode_one(texts, table)
         if self._one_tokenisation:
-            tokens = terms = self._dense_tokens.encode(texts)
+            tokens = terms = self.dense_tokens.encode(texts)
         else:
-            tokens, terms = encode_arms([self._dense_tokens, self._sparse_tokens], texts)
+            tokens, terms = encode_arms([self.dense_tokens, self.sparse_tokens], texts)
         dense = table.encode(tokens)
         sparse = self._weigh(terms)
         empty = (tokens.indptr[1:] == tokens.indptr[:-1]) & (
@@ -123,12 +123,12 @@ class QueryEncoder:
     ) -> DenseVectors:
         """Only the dense arm of many queries, ``[n, d]``."""
         _refuse_string(texts)
-        return self._table(instruction).encode(self._dense_tokens.encode(texts))
+        return self._table(instruction).encode(self.dense_tokens.encode(texts))
 
     def encode_sparse(self, texts: Sequence[str]) -> SparseVectors:
         """Only the sparse arm of many queries, n rows."""
         _refuse_string(texts)
-        return self._weigh(self._sparse_tokens.encode(texts))
+        return self._weigh(self.sparse_tokens.encode(texts))
 
     def token_vectors(
         self, text: str, *, instruction: str | None = None
@@ -144,7 +144,7 @@ class QueryEncoder:
             dense vector of the query.
         """
         table = self._table(instruction)
-        tokens, _ = self._dense_tokens.encode_one(text)
+        tokens, _ = self.dense_tokens.encode_one(text)
         ids, counts = np.unique(np.array(tokens, dtype=np.int32), return_counts=True)
         rows = table.gather(ids) * counts[:, None].astype(np.float32)
         norm = float(np.linalg.norm(rows.sum(axis=0)))
@@ -160,9 +160,9 @@ class QueryEncoder:
         return table
 
     def _encode_one(self, text: str, table: LookupTable) -> EncodedQueries:
-        tokens, cut = self._dense_tokens.encode_one(text)
+        tokens, cut = self.dense_tokens.encode_one(text)
         terms, terms_cut = (
-            (tokens, cut) if self._one_tokenisation else self._sparse_tokens.encode_one(text)
+            (tokens, cut) if self._one_tokenisation else self.sparse_tokens.encode_one(text)
         )
         # A few Python numbers: NumPy's own calls would cost more than the counting.
         counts: dict[int, int] = {}

@@ -95,6 +95,16 @@ class PackTokenizer:
             ids = [token for token in ids if token not in self._ignored]
         return ids, truncated
 
+    def without_words(self) -> PackTokenizer:
+        """The same, everything through the tokenizer itself."""
+        return PackTokenizer(
+            self.tokenizer,
+            len(self.keep),
+            text_prefix=self.text_prefix,
+            max_tokens=self.max_tokens,
+            ignored_ids=sorted(self._ignored),
+        )
+
     def _rows(self, texts: list[str], flat: FlatIds | None) -> TokenRows:
         """From what the fast way found: the rest asked for, cut, ignored tokens left out."""
         ids, indptr = self._ask(texts) if flat is None else self._completed(texts, flat)

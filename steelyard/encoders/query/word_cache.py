@@ -92,9 +92,7 @@ class WordCache:
         """Token ids of a text; None: ask the tokenizer."""
         if _MARK in text:
             return None
-        if self._lowercase and text.isascii():
-            text = text.lower()
-        found = b"".join(map(self._look_up, self._spaced(_MARK + text).split(" ")))
+        found = b"".join(map(self._look_up, self._cut(text)))
         return None if _ASK in found else array("i", found[len(_BEGIN) :]).tolist()
 
     def encode(self, texts: Sequence[str], prefixes: Sequence[str] = ("",)) -> list[FlatIds]:
@@ -119,6 +117,21 @@ class WordCache:
     def __len__(self) -> int:
         """Pieces that are remembered."""
         return len(self._pieces)
+
+    def hit_rate(self, texts: Sequence[str]) -> float:
+        """Share of these texts' pieces that is remembered; learns nothing."""
+        pieces = [piece for text in texts for piece in self._cut(text)]
+        return sum(piece in self._pieces for piece in pieces) / max(len(pieces), 1)
+
+    def known(self) -> tuple[dict[str, bytes], dict[str, bytes]]:
+        """What is remembered now, for ``remember``; benchmarks compare from one state."""
+        return dict(self._pieces), dict(self._pieces.words)
+
+    def remember(self, known: tuple[dict[str, bytes], dict[str, bytes]]) -> None:
+        """Forget everything but this, which the same cache knew before."""
+        for now, then in zip((self._pieces, self._pieces.words), known, strict=True):
+            now.clear()
+            now.update(then)
 
     def _encode_block(self, texts: Sequence[str], prefixes: Sequence[str]) -> list[bytes]:
         if self._lowercase:
@@ -146,6 +159,12 @@ class WordCache:
             changed[first] = before + self._look_up(tail + pieces[first][1:])
             first += text.count(" ")
         return changed
+
+    def _cut(self, text: str) -> list[str]:
+        """One text's pieces."""
+        if self._lowercase and text.isascii():
+            text = text.lower()
+        return self._spaced(_MARK + text).split(" ")
 
     def _spaced(self, text: str) -> str:
         for character in self._white_space:
@@ -188,7 +207,8 @@ class _Pieces(dict[str, bytes]):
         super().__init__()
         self._tokenizer = tokenizer
         self._rules = rules
-        self._word = _Words(tokenizer.model).__getitem__
+        self.words = _Words(tokenizer.model)
+        self._word = self.words.__getitem__
         self._added = re.compile("|".join(map(re.escape, added)) or "(?!)", re.IGNORECASE).search
 
     def __missing__(self, piece: str) -> bytes:

@@ -132,13 +132,17 @@ def _byte_level(settings: Mapping[str, Any]) -> Split | None:
         return None
     finds: list[Split] = [re.compile(pattern).findall for pattern in patterns]
 
+    first, *others = finds
+
     def split(text: str) -> list[str]:
         if prefix and text and text[0] != " ":
             text = " " + text
-        words = finds[0](text)
-        for find in finds[1:]:
+        words = first(text)
+        for find in others:
             words = [word for piece in words for word in find(piece)]
-        return [word.replace(" ", _BYTE_SPACE) for word in words]
+        if words:
+            words[0] = words[0].replace(" ", _BYTE_SPACE)
+        return words
 
     return split
 

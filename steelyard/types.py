@@ -171,9 +171,16 @@ class EncodedQueries:
         return len(self.dense)
 
 
-def l2_normalise(vectors: NDArray[np.float32]) -> DenseVectors:
-    """Rows scaled to unit length, float32 ``[n, d]``; zero rows stay zero."""
+def l2_normalise(
+    vectors: NDArray[np.float32], out: NDArray[np.float32] | None = None
+) -> DenseVectors:
+    """Rows scaled to unit length, float32 ``[n, d]``; zero rows stay zero.
+
+    Args:
+        vectors: float32 ``[n, d]``.
+        out: where to write them, perhaps ``vectors``; None: a new array.
+    """
     norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
     norms[norms == 0] = 1
-    scaled: DenseVectors = vectors / norms[:, None]
+    scaled: DenseVectors = np.divide(vectors, norms[:, None], out=out)
     return scaled

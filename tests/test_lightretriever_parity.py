@@ -93,7 +93,7 @@ def test_prompt_and_full_query_token_ids(reference: Reference) -> None:
 def test_query_token_ids(reference: Reference, limit: int | None) -> None:
     encoder, expected = reference.queries, reference.tokens
     suffix = "" if limit is None else f"_maxlen{limit}"
-    for arm, tokens in (("dense", encoder._dense_tokens), ("sparse", encoder._sparse_tokens)):
+    for arm, tokens in (("dense", encoder.dense_tokens), ("sparse", encoder.sparse_tokens)):
         prefixed = [tokens.text_prefix + text for text in expected["queries"]]
         found = [
             e.ids[:limit]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from steelyard.encoders.distillation.recipe import distill
 from steelyard.encoders.distillation.settings import DistillationSettings
@@ -38,7 +37,7 @@ from steelyard.encoders.pack.metadata import (
 from steelyard.encoders.pack.query_tokenizer import QueryTokenizer, query_tokenizer
 from steelyard.encoders.pack.spaces import vocabulary_hash
 from steelyard.encoders.query.tables import check_dtype, table_tensors
-from steelyard.encoders.query.tokenizer import PackTokenizer
+from steelyard.encoders.query.tokenizer import PackTokenizer, load_tokenizer
 from steelyard.errors import InputError
 from steelyard.indexer.encoding.encode import encode_corpus, plan_encoding
 from steelyard.indexer.encoding.manifest import REJECTED, Manifest
@@ -139,8 +138,9 @@ def distill_pack(
             prompts={name: text for name, text in given.items() if text is not None},
         )
     tokenizer = query_tokenizer(teacher.tokenizer_json(), lowercase=job.lowercase)
+    loaded = load_tokenizer(tokenizer.text, job.model, tokenizer.rows)
     tokens = PackTokenizer(
-        Tokenizer.from_str(tokenizer.text), tokenizer.rows, ignored_ids=tokenizer.special_ids
+        loaded.tokenizer, tokenizer.rows, ignored_ids=tokenizer.special_ids, words=loaded.words
     )
     with progress.stage("count terms"):
         statistics = count_corpus(_texts(corpus, job.fields), tokens, tokenizer.rows)

@@ -100,6 +100,7 @@ def open_sparse_encoder(pack: QueryEncoder) -> Bm25Encoder:
         pack.vocabulary_size,
         text_prefix=sparse.text_prefix,
         ignored_ids=sparse.ignored_ids,
+        words=pack.words,
     )
     return Bm25Encoder(
         tokenizer,

@@ -12,7 +12,12 @@ from scipy.sparse import csr_matrix
 from steelyard.encoders.pack.files import PackContents, read_pack
 from steelyard.encoders.pack.metadata import PackMetadata
 from steelyard.encoders.query.tables import LookupTable
-from steelyard.encoders.query.tokenizer import PackTokenizer, TokenRows, load_tokenizer
+from steelyard.encoders.query.tokenizer import (
+    PackTokenizer,
+    TokenRows,
+    encode_arms,
+    load_tokenizer,
+)
 from steelyard.errors import InputError
 from steelyard.types import DenseVectors, EncodedQueries, SparseVectors
 
@@ -20,7 +25,8 @@ from steelyard.types import DenseVectors, EncodedQueries, SparseVectors
 class QueryEncoder:
     """Encodes queries by look-up: dense and sparse, no model.
 
-    Thread-safe: nothing changes after construction. Open one with ``QueryEncoder.load``.
+    Thread-safe: after construction only the words that it remembers change. Open one with
+    ``QueryEncoder.load``.
     """
 
     def __init__(self, contents: PackContents, where: str = "pack") -> None:
@@ -28,21 +34,24 @@ class QueryEncoder:
         dense, sparse = metadata.dense, metadata.sparse
         self.where = where
         self.metadata: PackMetadata = metadata
-        self.tokenizer = load_tokenizer(contents.tokenizer_json, where, dense.rows)
+        loaded = load_tokenizer(contents.tokenizer_json, where, dense.rows)
+        self.tokenizer, self.words = loaded.tokenizer, loaded.words
         self.tokenizer_json = contents.tokenizer_json
-        self._dense_tokens = PackTokenizer(
+        self.dense_tokens = PackTokenizer(
             self.tokenizer,
             dense.rows,
             text_prefix=dense.text_prefix,
             max_tokens=dense.query_max_tokens,
             ignored_ids=dense.ignored_ids,
+            words=self.words,
         )
-        self._sparse_tokens = PackTokenizer(
+        self.sparse_tokens = PackTokenizer(
             self.tokenizer,
             dense.rows,
             text_prefix=sparse.text_prefix,
             max_tokens=sparse.query_max_tokens,
             ignored_ids=sparse.ignored_ids,
+            words=self.words,
         )
         self._one_tokenisation = (
             dense.text_prefix == sparse.text_prefix
@@ -56,6 +65,7 @@ class QueryEncoder:
             for name in dense.tables
         }
         self.query_weights: NDArray[np.float32] = np.asarray(contents.query_weights)
+        self._has_weightless = bool((self.query_weights <= 0).any())
 
     @classmethod
     def load(cls, path: str | Path, *, verify: bool = True) -> QueryEncoder:
@@ -98,8 +108,10 @@ class QueryEncoder:
         table = self._table(instruction)
         if isinstance(texts, str):
             return self._encode_one(texts, table)
-        tokens = self._dense_tokens.encode(texts)
-        terms = tokens if self._one_tokenisation else self._sparse_tokens.encode(texts)
+        if self._one_tokenisation:
+            tokens = terms = self.dense_tokens.encode(texts)
+        else:
+            tokens, terms = encode_arms([self.dense_tokens, self.sparse_tokens], texts)
         dense = table.encode(tokens)
         sparse = self._weigh(terms)
         empty = (tokens.indptr[1:] == tokens.indptr[:-1]) & (
@@ -112,12 +124,12 @@ class QueryEncoder:
     ) -> DenseVectors:
         """Only the dense arm of many queries, ``[n, d]``."""
         _refuse_string(texts)
-        return self._table(instruction).encode(self._dense_tokens.encode(texts))
+        return self._table(instruction).encode(self.dense_tokens.encode(texts))
 
     def encode_sparse(self, texts: Sequence[str]) -> SparseVectors:
         """Only the sparse arm of many queries, n rows."""
         _refuse_string(texts)
-        return self._weigh(self._sparse_tokens.encode(texts))
+        return self._weigh(self.sparse_tokens.encode(texts))
 
     def token_vectors(
         self, text: str, *, instruction: str | None = None
@@ -133,7 +145,7 @@ class QueryEncoder:
             dense vector of the query.
         """
         table = self._table(instruction)
-        tokens, _ = self._dense_tokens.encode_one(text)
+        tokens, _ = self.dense_tokens.encode_one(text)
         ids, counts = np.unique(np.array(tokens, dtype=np.int32), return_counts=True)
         rows = table.gather(ids) * counts[:, None].astype(np.float32)
         norm = float(np.linalg.norm(rows.sum(axis=0)))
@@ -149,27 +161,29 @@ class QueryEncoder:
         return table
 
     def _encode_one(self, text: str, table: LookupTable) -> EncodedQueries:
-        tokens, cut = self._dense_tokens.encode_one(text)
+        tokens, cut = self.dense_tokens.encode_one(text)
         terms, terms_cut = (
-            (tokens, cut) if self._one_tokenisation else self._sparse_tokens.encode_one(text)
+            (tokens, cut) if self._one_tokenisation else self.sparse_tokens.encode_one(text)
         )
+        # A few Python numbers: NumPy's own calls would cost more than the counting.
         counts: dict[int, int] = {}
         for term in terms:
             counts[term] = counts.get(term, 0) + 1
-        ids = np.array(sorted(counts), dtype=np.int32)
-        weights = self.query_weights[ids] * np.array(
-            [counts[term] for term in ids.tolist()], dtype=np.float32
-        )
-        if weights.size and weights.min() <= 0:
+        found = sorted(counts)
+        ids = np.array(found, dtype=np.int32)
+        weights = self.query_weights.take(ids)
+        if len(found) < len(terms):
+            weights *= np.array([counts[term] for term in found], dtype=np.float32)
+        if self._has_weightless and len(found):
             ids, weights = ids[weights > 0], weights[weights > 0]
         sparse = SparseVectors(
-            np.array([0, len(ids)], dtype=np.int64), ids, weights, self.vocabulary_size
+            np.array((0, len(ids)), dtype=np.int64), ids, weights, self.vocabulary_size
         )
         return EncodedQueries(
             table.encode_one(tokens)[None, :],
             sparse,
-            np.array([not tokens and not len(ids)]),
-            np.array([cut or terms_cut]),
+            np.array((not tokens and not len(ids),)),
+            np.array((cut or terms_cut,)),
         )
 
     def _weigh(self, terms: TokenRows) -> SparseVectors:

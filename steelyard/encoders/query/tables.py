@@ -7,6 +7,7 @@ faster than adding gathered rows with ``np.add.reduceat``.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,14 @@ class LookupTable:
         """Length of a query vector."""
         return int(self.rows.shape[1])
 
-    def gather(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+    def gather(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
         """Rows of these tokens as float32 ``[len(ids), d]``."""
-        gathered = self.rows[ids].astype(np.float32, copy=False)
-        return gathered if self.scale is None else gathered * self.scale[ids, None]
+        gathered: NDArray[np.float32] = self.rows.take(ids, axis=0)
+        if gathered.dtype != np.float32:
+            gathered = gathered.astype(np.float32)
+        if self.scale is not None:
+            gathered *= self.scale[ids, None]
+        return gathered
 
     def encode(self, tokens: TokenRows) -> DenseVectors:
         """Query vectors ``[n, d]``; a row without tokens is zero."""
@@ -50,19 +55,32 @@ class LookupTable:
             table = self.rows
         else:
             # Only the rows in use are widened, once each.
-            used, where = np.unique(ids, return_inverse=True)
-            ids, table = where.astype(np.int32), self.gather(used)
+            used, ids = _renumbered(ids, len(self.rows))
+            table = self.gather(used)
         ones = np.ones(len(ids), dtype=np.float32)
         counts = csr_matrix((ones, ids, indptr), shape=(len(indptr) - 1, len(table)), copy=False)
-        return l2_normalise(np.asarray(counts @ table))
+        vectors: NDArray[np.float32] = np.asarray(counts @ table)
+        return l2_normalise(vectors, out=vectors)
 
     def encode_one(self, ids: list[int]) -> DenseVectors:
         """One query vector ``[d]``; zero without tokens."""
         if not ids:
             return np.zeros(self.dims, dtype=np.float32)
-        vector: NDArray[np.float32] = self.gather(np.asarray(ids, dtype=np.int32)).sum(axis=0)
-        norm = float(np.sqrt(vector @ vector))
-        return vector / np.float32(norm) if norm > 0 else vector
+        vector: NDArray[np.float32] = np.add.reduce(self.gather(np.array(ids, dtype=np.int32)))
+        norm = math.sqrt(vector @ vector)
+        if norm > 0:
+            vector /= np.float32(norm)
+        return vector
+
+
+def _renumbered(ids: NDArray[np.int32], rows: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """The ids in use, ascending, and each id's place among them; sorts nothing."""
+    in_use = np.zeros(rows, dtype=np.bool_)
+    in_use[ids] = True
+    used = np.flatnonzero(in_use)
+    place = np.empty(rows, dtype=np.int32)
+    place[used] = np.arange(len(used), dtype=np.int32)
+    return used, place[ids]
 
 
 def quantise_int8(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

@@ -1,0 +1,166 @@
+"""How a tokenizer cuts text into words, read from its tokenizer.json.
+
+Two facts are needed to remember token ids by piece of text. One: what the tokenizer makes of a
+piece between two spaces does not depend on what stands around it. Two: which words ("pre-tokens")
+it cuts such a piece into, if it is ASCII. Both are known for the normalisers and pre-tokenizers
+below; a tokenizer with any other has no fast way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Split: TypeAlias = Callable[[str], list[str]]
+
+_IDENTITY = frozenset({"NFC", "NFD", "NFKC", "NFKD", "StripAccents"})
+"""Normalisers that leave ASCII as it is."""
+
+_KEEPS_SPACES = frozenset({"NFC", "NFD", "Lowercase"})
+"""Those that make no space of another character, and nothing of none."""
+
+_CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_LLAMA3 = (
+    _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+_SPLITS = frozenset({_GPT2, _LLAMA3, _QWEN2})
+"""Patterns that match every character, and a space after another character only by itself."""
+
+_SPACE_MARK = "\u2581"
+_BYTE_SPACE = "\u0120"
+"""How byte-level vocabularies write a space; other printable ASCII stands for itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordRules:
+    """What is known of a tokenizer.
+
+    Attributes:
+        split: printable ASCII, with no space but perhaps the first character, to its words as
+            the model's vocabulary writes them.
+        lowercase: the tokenizer lower-cases; ``split`` takes text that already is.
+        white_space: characters that separate as a space does.
+        repeats: spaces that follow each other, or end a text, are no exception.
+        beyond_ascii: pieces with other printable characters do not depend on others either.
+    """
+
+    split: Split
+    lowercase: bool
+    white_space: str = ""
+    repeats: bool = True
+    beyond_ascii: bool = False
+
+
+def word_rules(tokenizer: Mapping[str, Any]) -> WordRules | None:
+    """The rules of a tokenizer.json; None: not known."""
+    normalizer, settings = tokenizer.get("normalizer"), tokenizer.get("pre_tokenizer")
+    lowercase = _lowercases(normalizer)
+    if lowercase is None or settings is None:
+        return None
+    if settings["type"] == "BertPreTokenizer":
+        find = re.compile("[A-Za-z0-9]+|[^ A-Za-z0-9]").findall
+        return WordRules(find, lowercase, white_space="\t\n\r", beyond_ascii=True)
+    beyond_ascii = _KEEPS_SPACES.issuperset(_kinds(normalizer))
+    if settings["type"] == "Metaspace":
+        metaspace = _metaspace(settings)
+        return metaspace and WordRules(metaspace, lowercase, beyond_ascii=beyond_ascii)
+    split = _byte_level(settings)
+    return split and WordRules(split, lowercase, repeats=False, beyond_ascii=beyond_ascii)
+
+
+def _kinds(normalizer: Mapping[str, Any] | None) -> set[str]:
+    """Types of the normalisers, sequences opened."""
+    if normalizer is None:
+        return set()
+    if normalizer["type"] == "Sequence":
+        return set().union(*map(_kinds, normalizer["normalizers"]))
+    return {normalizer["type"]}
+
+
+def _lowercases(normalizer: Mapping[str, Any] | None) -> bool | None:
+    """Whether it lower-cases ASCII and does nothing else to it; None: it does something else."""
+    if normalizer is None:
+        return False
+    kind = normalizer["type"]
+    if kind == "Sequence":
+        parts = [_lowercases(part) for part in normalizer["normalizers"]]
+        return None if None in parts else any(parts)
+    if kind == "BertNormalizer":
+        return bool(normalizer["lowercase"])
+    return True if kind == "Lowercase" else False if kind in _IDENTITY else None
+
+
+def _metaspace(settings: Mapping[str, Any]) -> Split | None:
+    """A word is a space and what follows it; the first may get a space of its own."""
+    if settings["replacement"] != _SPACE_MARK or not settings.get("split", True):
+        return None
+    prepends = settings.get("prepend_scheme", "always") != "never"
+
+    def split(text: str) -> list[str]:
+        marked = text.replace(" ", _SPACE_MARK)
+        if prepends and text and text[0] != " ":
+            marked = _SPACE_MARK + marked
+        return [marked] if marked else []
+
+    return split
+
+
+def _byte_level(settings: Mapping[str, Any]) -> Split | None:
+    """Cut by one pattern after the other, then written with a sign for the space."""
+    parts = settings["pretokenizers"] if settings["type"] == "Sequence" else [settings]
+    if not parts or parts[-1]["type"] != "ByteLevel":
+        return None
+    patterns: list[str] = []
+    for part in parts[:-1]:
+        if part["type"] == "Digits":
+            patterns.append("[0-9]|[^0-9]+" if part["individual_digits"] else "[0-9]+|[^0-9]+")
+        elif _is_known_split(part):
+            patterns.append(_ascii(part["pattern"]["Regex"]))
+        else:
+            return None
+    by_space = any(part["type"] == "Split" for part in parts)
+    if parts[-1].get("use_regex", True):
+        patterns.append(_ascii(_GPT2))
+        by_space = True
+    prefix = bool(parts[-1]["add_prefix_space"])
+    if not by_space or (prefix and len(parts) > 1):
+        return None
+    finds: list[Split] = [re.compile(pattern).findall for pattern in patterns]
+
+    first, *others = finds
+
+    def split(text: str) -> list[str]:
+        if prefix and text and text[0] != " ":
+            text = " " + text
+        words = first(text)
+        for find in others:
+            words = [word for piece in words for word in find(piece)]
+        if words:
+            words[0] = words[0].replace(" ", _BYTE_SPACE)
+        return words
+
+    return split
+
+
+def _is_known_split(settings: Mapping[str, Any]) -> bool:
+    return bool(
+        settings["type"] == "Split"
+        and settings["pattern"].get("Regex") in _SPLITS
+        and settings["behavior"] == "Isolated"
+        and not settings["invert"]
+    )
+
+
+def _ascii(pattern: str) -> str:
+    """A pattern of the library's in Python's, for ASCII."""
+    return (
+        pattern.replace(r"[^\s\p{L}\p{N}]", r"[^\sA-Za-z0-9]")
+        .replace(r"[^\r\n\p{L}\p{N}]", r"[^\r\nA-Za-z0-9]")
+        .replace(r"\p{L}", "[A-Za-z]")
+        .replace(r"\p{N}", "[0-9]")
+    )

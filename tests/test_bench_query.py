@@ -1,0 +1,41 @@
+"""The benchmark of query encoding: fair about what the fast way has seen."""
+
+from __future__ import annotations
+
+import pytest
+
+from steelyard.encoders.query.encoder import QueryEncoder
+from steelyard.errors import SteelyardError
+from steelyard.eval import bench_query as module
+from steelyard.eval.bench_query import bench_query
+
+QUERIES = ["heavy arm", "the light arm", "balance the document", "heavy arm", "a query \u00e9"]
+
+
+def test_known_words_come_from_the_other_texts(tiny_encoder: QueryEncoder) -> None:
+    result = bench_query(tiny_encoder, QUERIES, ["heavy balance", "the arm", "light arm"])
+    assert result.queries == 4
+    # Of "heavy arm", "the light arm", "balance the document", "a query e": heavy (first), arm,
+    # the (first), arm again, where "first" is another piece than the same word later on.
+    assert result.hit_rate == pytest.approx(4 / 11)
+    assert result.fast_share == 1
+    words = tiny_encoder.words
+    assert words is not None
+    assert words.hit_rate(QUERIES) < 1, "what was timed was forgotten again"
+    assert min(v for k, v in result.to_dict().items() if k.endswith("_us")) > 0
+    assert result.threads >= 1
+    assert result.full_qps is None
+
+
+def test_a_timed_query_is_none_of_the_warming_ones(tiny_encoder: QueryEncoder) -> None:
+    assert bench_query(tiny_encoder, QUERIES, ["heavy arm"]).queries == 3
+
+
+def test_other_ids_than_the_tokenizers_end_the_run(tiny_encoder: QueryEncoder) -> None:
+    words = tiny_encoder.words
+    assert words is not None
+    words.encode(["heavy arm", "heavy light"])
+    pieces, known = words.known()
+    words.remember(({**pieces, "arm": pieces["light"]}, known))
+    with pytest.raises(SteelyardError, match="other token ids"):
+        module._check(tiny_encoder, ["heavy arm"])

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -515,3 +515,32 @@ def until(ready: Callable[[], bool]) -> None:
     while not ready():
         assert time.monotonic() < ended
         pause.wait(0.01)
+
+
+def test_no_document_is_there_in_part(corpus: Corpus, pack: Path, tmp_path: Path) -> None:
+    """Of a document split into passages the engine refuses one."""
+    first = next(corpus.records()).value
+    assert first is not None
+    whole = str(first["_id"])
+    poison = f"{whole}#1"
+    url = f"milvus-lite://{tmp_path / 'demo'}.db?name=demo"
+
+    def opened() -> Engine:
+        engine = Picky(open_engine(url), nothing)
+        engine.refused = frozenset({poison})
+        return cast("Engine", engine)
+
+    report = index_corpus(
+        corpus,
+        QueryEncoder.load(pack),
+        [Sink(url, opened)],
+        SilentProgress(),
+        settings(tmp_path, passages="8/2"),
+    )
+    found = {identifier.split("#")[0] for identifier in stored(Sink(url, opened))}
+    assert whole not in found
+    assert len(found) == DOCUMENTS - 1
+    passages = report.manifest.encoded - report.load.documents
+    assert passages == report.load.refused >= 3
+    lines = (report.shards / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["id"].split("#")[0] for line in lines} == {whole}

@@ -16,7 +16,7 @@ from steelyard.encoders.folder_lock import locked_file
 from steelyard.encoders.pack.metadata import PackMetadata
 from steelyard.encoders.pack.spaces import short_hash
 from steelyard.errors import BusyError, EngineError, PackMismatchError, SteelyardError
-from steelyard.indexer.changes.encoder import ChangeEncoder
+from steelyard.indexer.changes.encoder import ChangeEncoder, whole_id
 from steelyard.indexer.encoding.finished import FinishedShards
 from steelyard.indexer.encoding.manifest import EncodingPlan, ShardEntry, check_shard
 from steelyard.indexer.encoding.rejected import check_rejected
@@ -262,9 +262,14 @@ class SinkJob:
         content = read_shard(self.folder / entry.name)
         self._lease.regain()  # the shard before may have waited long for a server
         report = engine.upsert(generation, content, report_refused=True)
-        self.journal.acknowledge(entry, report.clipped, report.refused)
-        self._count(self.journal.acknowledged[entry.name], report.refused)
-        if report.refused:
+        refused = report.refused
+        if refused and generation.passages:
+            divided = _other_passages(content, refused)
+            engine.delete(generation, [one.id for one in divided])
+            refused = (*refused, *divided)
+        self.journal.acknowledge(entry, report.clipped, refused)
+        self._count(self.journal.acknowledged[entry.name], refused)
+        if refused:
             self._check_refused(0)
 
     def _count(self, done: Acknowledged, refused: tuple[Refused, ...]) -> None:
@@ -325,6 +330,23 @@ class SinkJob:
         rows = [row for row, one in enumerate(sample.documents) if one.id not in refused]
         documents = [sample.documents[row] for row in rows]
         return EncodedDocuments(documents, sample.dense[rows], sample.sparse.select(rows))
+
+
+def _other_passages(
+    content: EncodedDocuments, refused: tuple[Refused, ...]
+) -> tuple[Refused, ...]:
+    """Passages of documents of which the engine refused one: no document is there in part.
+
+    A document's passages are all in one shard.
+    """
+    wholes = {one.id: whole_id(one.id, one.parent_id) for one in content.documents}
+    ids = {one.id for one in refused}
+    bad = {wholes[identifier] for identifier in ids}
+    return tuple(
+        Refused(identifier, "another passage of it is refused")
+        for identifier, whole in wholes.items()
+        if whole in bad and identifier not in ids
+    )
 
 
 def hold_sink(journal: SinkJournal, held: contextlib.ExitStack) -> None:

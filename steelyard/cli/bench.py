@@ -116,13 +116,14 @@ def query(
     from steelyard.eval.bench_query import bench_query
     from steelyard.eval.collection import read_queries
     from steelyard.eval.passages import windows
+    from steelyard.indexer.reading.documents import documents_of
     from steelyard.indexer.reading.readers import open_corpus
-    from steelyard.indexer.reading.validation import ReadDocument, validate
+    from steelyard.indexer.reading.validation import ReadDocument
 
     encoder = QueryEncoder.load(pack)
     found, _ = read_queries(queries or example_corpus() / "queries.jsonl")
-    lines = open_corpus(corpus or example_corpus()).lines() if warm else iter(())
-    texts = [r.document.content for r in validate(lines, {}) if isinstance(r, ReadDocument)]
+    read = documents_of(open_corpus(corpus or example_corpus())) if warm else iter(())
+    texts = [r.document.content for r in read if isinstance(r, ReadDocument)]
     teacher = (
         open_dense_encoder(
             encoder.metadata, model=model, adapter=adapter, precision=precision, device=device

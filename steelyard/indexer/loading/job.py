@@ -15,7 +15,7 @@ from pathlib import Path
 from steelyard.encoders.folder_lock import locked_file
 from steelyard.encoders.pack.metadata import PackMetadata
 from steelyard.encoders.pack.spaces import short_hash
-from steelyard.errors import BusyError, EngineError, PackMismatchError, SteelyardError
+from steelyard.errors import BusyError, EngineError, SteelyardError
 from steelyard.indexer.changes.encoder import ChangeEncoder, whole_id
 from steelyard.indexer.encoding.finished import FinishedShards
 from steelyard.indexer.encoding.manifest import EncodingPlan, ShardEntry, check_shard
@@ -27,6 +27,7 @@ from steelyard.indexer.generations.abort import abandon
 from steelyard.indexer.generations.gc import GRACE_SECONDS, sweep
 from steelyard.indexer.generations.verify import SAMPLE, joined, sample_of, verify
 from steelyard.indexer.lease import JOB, LIFE_SECONDS, Lease
+from steelyard.indexer.loading.generation import check_spaces, content_of, generation_of
 from steelyard.indexer.loading.journal import Acknowledged, SinkJournal
 from steelyard.indexer.loading.replaying import Replaying
 from steelyard.indexer.loading.sink import PATIENCE, LoadReport, Sink
@@ -358,48 +359,6 @@ def hold_sink(journal: SinkJournal, held: contextlib.ExitStack) -> None:
         if isinstance(error.__cause__, BlockingIOError):
             raise BusyError(f"another job is loading {journal.sink}", "wait for it") from error
         raise
-
-
-def content_of(plan: EncodingPlan, pack: PackMetadata) -> str:
-    """What a generation of these shards holds, as a hash; known before the last shard is."""
-    spaces = pack.spaces
-    return short_hash(
-        [
-            plan.fingerprint,
-            plan.fields,
-            spaces.dense,
-            spaces.sparse,
-            pack.sparse.scale,
-            plan.passages,
-        ]
-    )
-
-
-def generation_of(name: str, plan: EncodingPlan, pack: PackMetadata, content: str) -> Generation:
-    """A generation of shards."""
-    return Generation(
-        name=name,
-        dense_space=pack.spaces.dense,
-        sparse_space=pack.spaces.sparse,
-        pack_id=pack.pack_id,
-        content=content,
-        dims=plan.dims,
-        vocabulary_size=plan.vocabulary_size,
-        scale=pack.sparse.scale,
-        fields=plan.fields,
-        passages=plan.passages,
-    )
-
-
-def check_spaces(plan: EncodingPlan, pack: PackMetadata) -> None:
-    """Refuse shards of other spaces than the pack's."""
-    spaces = pack.spaces
-    if (plan.dense_space, plan.sparse_space) != (spaces.dense, spaces.sparse):
-        raise PackMismatchError(
-            f"the shards are in {plan.dense_space} and {plan.sparse_space}, the pack is for "
-            f"{spaces.dense} and {spaces.sparse}",
-            "encode the corpus with this pack",
-        )
 
 
 def drop(engine: Engine, generations: list[Generation], progress: Progress) -> list[str]:

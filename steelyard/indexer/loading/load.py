@@ -19,7 +19,8 @@ from steelyard.indexer.encoding.rejected import join_refused
 from steelyard.indexer.encoding.shards import read_shard
 from steelyard.indexer.flow import Flow
 from steelyard.indexer.generations.gc import GRACE_SECONDS
-from steelyard.indexer.loading.job import LoadSettings, SinkJob, generation_of, utc_now
+from steelyard.indexer.loading.generation import generation_of
+from steelyard.indexer.loading.job import LoadSettings, SinkJob, utc_now
 from steelyard.indexer.loading.sink import LoadReport, Sink
 from steelyard.indexer.signals import stop_signals
 from steelyard.plugin.engine import Engine, Generation

@@ -86,15 +86,18 @@ class Corpus:
             files += len(stats)
         content = {"files": listed, "mapping": self.mapping.to_json()}
         records = sum(part.count() for part in self.parts)
-        return Survey(_sha256(content), records, self.modified().timestamp(), files, size)
+        return Survey(_sha256(content), records, self._newest(), files, size)
 
     def modified(self) -> datetime:
         """When its newest file was changed."""
+        return datetime.fromtimestamp(self._newest(), timezone.utc)
+
+    def _newest(self) -> float:
         newest = 0.0
         for part in self.parts:
             with readable(part.name or self.path):
                 newest = max([newest, *(file.stat().st_mtime for file in part.files)])
-        return datetime.fromtimestamp(newest, timezone.utc)
+        return newest
 
     def records(self, fields: Mapping[str, str] | None = None) -> Iterator[Record]:
         """All records in order, one file after the other.

@@ -24,7 +24,6 @@ from steelyard.plugin.engine import (
     generation_names,
 )
 from steelyard.plugin.milvus.adoption import adopted, comparable
-from steelyard.plugin.milvus.async_index import AsyncClients, AsyncConnection, AsyncMilvusIndex
 from steelyard.plugin.milvus.connection import (
     SPARSE_VERSION,
     Connection,
@@ -43,12 +42,11 @@ from steelyard.plugin.milvus.layout import (
 from steelyard.plugin.milvus.requests import IDS_A_REQUEST
 from steelyard.plugin.milvus.rows import request_rows
 from steelyard.plugin.milvus.schema import collection_schema, index_parameters
-from steelyard.plugin.milvus.settings import Settings
 from steelyard.plugin.quantise import quantise
 from steelyard.plugin.vocabulary import Vocabulary
 from steelyard.types import EncodedDocuments
 
-_LONG = 3600.0
+LONG_SECONDS = 3600.0
 """Seconds for a flush, and for loading a collection into memory."""
 
 _POISON = 20
@@ -219,7 +217,7 @@ class MilvusEngine:
     def seal(self, generation: Generation) -> None:
         """Flush, wait until indexes are built, load, and wait until searches see everything."""
         name, call = self._own(generation), self.connection.call
-        call(f"flush {name}", "flush", name, attempt_seconds=None if self._lite else _LONG)
+        call(f"flush {name}", "flush", name, attempt_seconds=None if self._lite else LONG_SECONDS)
         if not self._lite:
             self._wait_for_indexes(generation)
         self._loaded(generation).count()
@@ -316,7 +314,7 @@ class MilvusEngine:
         return stamped, layout
 
     def _load(self, name: str) -> None:
-        seconds = None if self._lite else _LONG
+        seconds = None if self._lite else LONG_SECONDS
         self.connection.call(f"load {name}", "load_collection", name, attempt_seconds=seconds)
 
     def _own(self, generation: Generation) -> str:
@@ -376,50 +374,3 @@ class MilvusEngine:
                     "look at the log of its index node",
                 )
             time.sleep(0.2)
-
-
-class MilvusServerEngine(MilvusEngine):
-    """One alias in one server, which has an asynchronous client too."""
-
-    def __init__(self, connection: Connection, alias: str, settings: Settings) -> None:
-        super().__init__(connection, alias, lite=False)
-        self._async = AsyncClients(settings, connection.backoff)
-
-    async def open_async(
-        self, generation: Generation, vocabulary: Vocabulary | None = None
-    ) -> AsyncMilvusIndex:
-        """As ``open``; the connection is of the running event loop."""
-        del vocabulary
-        connection = await self._async.of_this_loop()
-        described = await connection.call(
-            f"open {generation.name}", "describe_collection", generation.name
-        )
-        description = Description.of(described)
-        if description.generation() != generation:
-            raise EngineError(
-                f"{generation.name} is another build than was asked for", "open the engine again"
-            )
-        await connection.call(
-            f"load {generation.name}", "load_collection", generation.name, attempt_seconds=_LONG
-        )
-        layout = own_layout(generation, lite=False)
-        if generation.columns:
-            index = await self._dense_index_async(connection, generation)
-            layout = adopted_layout(generation, description, index)
-        return AsyncMilvusIndex(connection, generation, layout)
-
-    async def _dense_index_async(
-        self, connection: AsyncConnection, generation: Generation
-    ) -> dict[str, Any]:
-        name, column, action = (
-            generation.name,
-            generation.columns[DENSE],
-            f"open {generation.name}",
-        )
-        names = await connection.call(action, "list_indexes", name, column)
-        found = [await connection.call(action, "describe_index", name, each) for each in names[:1]]
-        return comparable(generation, found)
-
-    async def close_async(self) -> None:
-        """Let go of what ``open_async`` opened in this loop."""
-        await self._async.close()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from steelyard.errors import EngineError, InputError
 from steelyard.plugin.engine import Engine
 from steelyard.plugin.milvus.connection import connect_server
-from steelyard.plugin.milvus.engine import MilvusEngine, MilvusServerEngine
+from steelyard.plugin.milvus.engine import MilvusEngine
 from steelyard.plugin.milvus.lite_file import FileConnection
+from steelyard.plugin.milvus.server_engine import MilvusServerEngine
 from steelyard.plugin.milvus.settings import read_settings
 from steelyard.plugin.vocabulary import Vocabulary
 

@@ -103,7 +103,9 @@ def test_a_document_that_no_search_finds_is_noticed(side: Side) -> None:
             ]
 
     index.dense = Forgetful(index.dense)  # type: ignore[assignment, misc]
-    with pytest.raises(EngineError, match=r"'d0' is not found in kept_.* by its own dense vector"):
+    with pytest.raises(
+        EngineError, match=r"not found in kept_.* by their own dense vectors, 'd0' first"
+    ):
         verify(index, DOCUMENTS, sample_of(content, 5), generation.scale)
 
 

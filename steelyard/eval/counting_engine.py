@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from steelyard.errors import EngineError
 from steelyard.plugin.batch_check import check_batch
@@ -60,19 +61,26 @@ class CountingEngine:
     def open(self, generation: Generation, vocabulary: Vocabulary | None = None) -> _CountingIndex:
         """For its count."""
         del vocabulary
-        return _CountingIndex(self._counts[generation.name])
+        return _CountingIndex(replace(generation, arms=()), self._counts[generation.name])
 
     def close(self) -> None:
         """Nothing is open."""
 
 
 class _CountingIndex:
-    def __init__(self, documents: int) -> None:
-        self._documents = documents
+    """Says that it has every document, and no arm to look for it in."""
+
+    def __init__(self, generation: Generation, documents: int) -> None:
+        self.generation, self._documents = generation, documents
 
     def count(self) -> int:
         """Documents that were sent."""
         return self._documents
+
+    def get(self, ids: Sequence[str], **wanted: object) -> dict[str, None]:
+        """All of them, without content."""
+        del wanted
+        return dict.fromkeys(ids)
 
     def __getattr__(self, name: str) -> object:
         raise EngineError(f"documents were only counted: there is no {name}")

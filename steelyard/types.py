@@ -150,6 +150,11 @@ class EncodedDocuments:
     def __len__(self) -> int:
         return len(self.documents)
 
+    def select(self, rows: Sequence[int]) -> EncodedDocuments:
+        """The named rows, in the order named."""
+        documents = [self.documents[row] for row in rows]
+        return EncodedDocuments(documents, self.dense[rows], self.sparse.select(rows))
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedQueries:

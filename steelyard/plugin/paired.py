@@ -127,9 +127,7 @@ class PairedEngine:
         refused = {one.id for one in dense.refused}
         rows = [i for i, document in enumerate(batch.documents) if document.id not in refused]
         if refused:
-            batch = EncodedDocuments(
-                [batch.documents[i] for i in rows], batch.dense[rows], batch.sparse.select(rows)
-            )
+            batch = batch.select(rows)
         sparse = self._lead.upsert(_part(generation, SPARSE), batch, report_refused=report_refused)
         if sparse.refused:
             self.delete(generation, [one.id for one in sparse.refused])

@@ -107,11 +107,7 @@ class PackChangeEncoder:
         rows = [place for place, row in enumerate(made.rows) if owners[row] not in bad]
         content = made.encoded
         if len(rows) < len(content):
-            content = EncodedDocuments(
-                [content.documents[row] for row in rows],
-                content.dense[rows],
-                content.sparse.select(rows),
-            )
+            content = content.select(rows)
         return EncodedChange(content, refused)
 
     def _pieces(self, document: Document, generation: Generation) -> list[Document]:

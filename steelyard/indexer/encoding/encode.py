@@ -375,9 +375,5 @@ def _whole_documents(
     places = [group.places[made.rows[i]] for i in keep]
     content = made.encoded
     if len(keep) < len(content):
-        content = EncodedDocuments(
-            [content.documents[i] for i in keep],
-            content.dense[keep],
-            content.sparse.select(keep),
-        )
+        content = content.select(keep)
     return content, places, rejected

@@ -78,9 +78,7 @@ def verify(
 def sample_of(batch: EncodedDocuments, count: int = SAMPLE) -> EncodedDocuments:
     """At most ``count`` documents, evenly spread."""
     step = max(1, -(-len(batch) // count))
-    rows = list(range(0, len(batch), step))
-    documents = [batch.documents[row] for row in rows]
-    return EncodedDocuments(documents, batch.dense[rows], batch.sparse.select(rows))
+    return batch.select(range(0, len(batch), step))
 
 
 def joined(parts: Sequence[EncodedDocuments], vocabulary_size: int, dims: int) -> EncodedDocuments:

@@ -328,9 +328,7 @@ class SinkJob:
 
     def _without_refused(self, sample: EncodedDocuments) -> EncodedDocuments:
         refused = self.journal.refused_ids({one.id for one in sample.documents})
-        rows = [row for row, one in enumerate(sample.documents) if one.id not in refused]
-        documents = [sample.documents[row] for row in rows]
-        return EncodedDocuments(documents, sample.dense[rows], sample.sparse.select(rows))
+        return sample.select([i for i, d in enumerate(sample.documents) if d.id not in refused])
 
 
 def _other_passages(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -31,7 +31,7 @@ class ReplaySettings(Protocol):
         """Encodes changed documents; None: nothing can."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Replaying:
     """The log of live changes, for one job.
 
@@ -48,6 +48,7 @@ class Replaying:
     lease: Lease
     settings: ReplaySettings
     progress: Progress
+    _opened: ChangeEncoder | None = field(default=None, init=False)
 
     def check_log(self) -> None:
         """Refuse a corpus that is older than the log: what was forgotten would come back.
@@ -148,4 +149,7 @@ class Replaying:
                 "encode them with",
                 "load with the pack: 'steelyard load' or 'steelyard index'",
             )
-        return self.settings.changes()
+        if self._opened is None:
+            # Once: live writers wait while the last changes are replayed.
+            self._opened = self.settings.changes()
+        return self._opened

@@ -158,7 +158,8 @@ def print_report(report: FinalReport, folder: Path | None) -> None:
         "took": duration(report.seconds),
     }
     for sink in report.sinks:
-        told = [sink.generation or "", f"{sink.indexed:,} written" if sink.indexed else ""]
+        written = f"{sink.indexed:,} written" if sink.indexed else "already there"
+        told = [sink.generation or "", written]
         told.append(f"{sink.refused:,} refused by the engine" if sink.refused else "")
         told.append("" if sink.count is None else f"{sink.count:,} in the engine")
         rows[sink.sink] = ", ".join(filter(None, told))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from steelyard.errors import InputError
-from steelyard.eval.passages import windows
+from steelyard.eval.bench.passages import windows
 from tests.conftest import Small
 from tests.test_cli import fails, ok
 

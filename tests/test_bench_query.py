@@ -6,8 +6,8 @@ import pytest
 
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import SteelyardError
-from steelyard.eval import bench_query as module
-from steelyard.eval.bench_query import bench_query
+from steelyard.eval.bench import query as module
+from steelyard.eval.bench.query import bench_query
 
 QUERIES = ["heavy arm", "the light arm", "balance the document", "heavy arm", "a query \u00e9"]
 

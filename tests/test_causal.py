@@ -27,7 +27,7 @@ from steelyard.encoders.causal.tower import CausalEncoder
 from steelyard.encoders.documents.from_pack import open_document_encoder
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import InputError, PackMismatchError, SteelyardError
-from steelyard.eval.bench_causal import bench_documents, bench_table
+from steelyard.eval.bench.causal import bench_documents, bench_table
 from steelyard.progress import SilentProgress
 from tests import tiny_causal
 from tests.conftest import scifact_lines
@@ -566,7 +566,7 @@ MEASURED = """
 import sys, torch
 from steelyard.encoders.causal.model import CausalModel
 from steelyard.encoders.causal.sparse_head import sparse_head
-from steelyard.eval.peak_memory import peak_memory
+from steelyard.eval.bench.peak_memory import peak_memory
 size, slice_tokens, counts = 60_000, 64, [50] * 40
 max_terms = int(sys.argv[1]) or None
 head = torch.nn.Linear(16, size, bias=False)

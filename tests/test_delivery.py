@@ -14,7 +14,7 @@ import pytest
 
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import EngineError, SteelyardError
-from steelyard.eval.synthetic import synthetic_corpus, synthetic_pack
+from steelyard.eval.bench.synthetic import synthetic_corpus, synthetic_pack
 from steelyard.indexer.build import EncodeSettings, encode_documents
 from steelyard.indexer.loading.job import LoadSettings
 from steelyard.indexer.loading.load import load_folder

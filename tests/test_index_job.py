@@ -24,7 +24,7 @@ from steelyard.encoders.documents.protocol import DocumentEncoder
 from steelyard.encoders.folder_lock import locked_file
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import BusyError, EngineError, InputError, StorageError
-from steelyard.eval.synthetic import synthetic_corpus, synthetic_pack
+from steelyard.eval.bench.synthetic import synthetic_corpus, synthetic_pack
 from steelyard.indexer.build import (
     EncodeSettings,
     IndexReport,

@@ -11,7 +11,7 @@ import pytest
 import steelyard.indexer.lease as lease_module
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import EngineError, InputError
-from steelyard.eval.synthetic import synthetic_corpus, synthetic_pack
+from steelyard.eval.bench.synthetic import synthetic_corpus, synthetic_pack
 from steelyard.indexer.build import EncodeSettings, encode_documents, index_corpus
 from steelyard.indexer.changes.log import DeleteIds, Upsert, encode_change
 from steelyard.indexer.changes.positions import position_of, write_position

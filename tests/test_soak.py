@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from steelyard.eval.soak import SoakSettings, soak
+from steelyard.eval.bench.soak import SoakSettings, soak
 from steelyard.progress import SilentProgress
 
 pytest_plugins = ["tests.servers.opensearch"]

@@ -113,9 +113,9 @@ def query(
     """Query encoding against its own tokenizer and against the full model."""
     from steelyard.encoders.documents.from_pack import open_dense_encoder
     from steelyard.encoders.query.encoder import QueryEncoder
-    from steelyard.eval.bench_query import bench_query
+    from steelyard.eval.bench.passages import windows
+    from steelyard.eval.bench.query import bench_query
     from steelyard.eval.collection import read_queries
-    from steelyard.eval.passages import windows
     from steelyard.indexer.reading.documents import documents_of
     from steelyard.indexer.reading.readers import open_corpus
     from steelyard.indexer.reading.validation import ReadDocument
@@ -187,7 +187,7 @@ def table(
     """Table building against reading the prompt anew for every token."""
     from steelyard.encoders.causal.build import PROMPT_TEMPLATE
     from steelyard.encoders.causal.tower import CausalEncoder
-    from steelyard.eval.bench_causal import bench_table
+    from steelyard.eval.bench.causal import bench_table
 
     tower = CausalEncoder(model, adapter=adapter, precision=precision, device=device)
     result = bench_table(tower, PROMPT_TEMPLATE.replace("{task}", task), rows)
@@ -222,7 +222,7 @@ def documents(
     from itertools import islice
 
     from steelyard.encoders.causal.tower import CausalEncoder
-    from steelyard.eval.bench_causal import bench_documents
+    from steelyard.eval.bench.causal import bench_documents
     from steelyard.indexer.reading.documents import documents_of
     from steelyard.indexer.reading.readers import open_corpus
     from steelyard.indexer.reading.validation import ReadDocument

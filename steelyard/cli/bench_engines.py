@@ -32,7 +32,7 @@ def bulk(
 ) -> None:
     """Documents a second into an engine, against the bare client's own bulk call."""
     from steelyard.encoders.query.encoder import QueryEncoder
-    from steelyard.eval.bench_engines import bench_bulk
+    from steelyard.eval.bench.engines import bench_bulk
     from steelyard.indexer.build import EncodeSettings, encode_documents
     from steelyard.indexer.encoding.shards import read_shard
     from steelyard.indexer.loading.load import template_generation
@@ -73,7 +73,7 @@ def search(
     json: JsonOption = None,
 ) -> None:
     """Milliseconds a query: arms alone, hybrid, with documents, with feedback, many at once."""
-    from steelyard.eval.bench_engines import bench_concurrent, bench_search
+    from steelyard.eval.bench.engines import bench_concurrent, bench_search
     from steelyard.eval.collection import read_judged
     from steelyard.plugin.async_searcher import AsyncSearcher
     from steelyard.plugin.searcher import Searcher
@@ -114,7 +114,7 @@ def recall(
 ) -> None:
     """Recall@100 of an engine's neighbours against exact ones, at the settings we give it."""
     from steelyard.encoders.query.encoder import QueryEncoder
-    from steelyard.eval.bench_engines import bench_recall
+    from steelyard.eval.bench.engines import bench_recall
 
     encoder, progress = QueryEncoder.load(pack), RichProgress()
     template, texts, encoded = _passages(corpus, encoder, vectors, precision, progress)
@@ -129,7 +129,7 @@ def _passages(
 ) -> tuple[Generation, list[str], DenseVectors]:
     """What a generation of passages is, their texts, and their vectors."""
     from steelyard.encoders.documents.from_pack import open_dense_encoder
-    from steelyard.eval.passages import encoded_windows, windows
+    from steelyard.eval.bench.passages import encoded_windows, windows
     from steelyard.indexer.reading.documents import documents_of
     from steelyard.indexer.reading.readers import open_corpus
     from steelyard.indexer.reading.validation import ReadDocument
@@ -154,7 +154,7 @@ def _passages(
 def _index_passages(corpus: Path, pack: Path, to: str, count: int, precision: str) -> None:
     from steelyard.encoders.documents.from_pack import open_sparse_encoder
     from steelyard.encoders.query.encoder import QueryEncoder
-    from steelyard.eval.passages import index_passages
+    from steelyard.eval.bench.passages import index_passages
     from steelyard.plugin.urls import open_engine
 
     encoder, progress = QueryEncoder.load(pack), RichProgress()

@@ -33,7 +33,7 @@ def indexing(
     json: JsonOption = None,
 ) -> None:
     """Whether encoding and loading overlap, and memory stays flat, with a tower that is free."""
-    from steelyard.eval.bench_indexing import bench_memory, bench_overlap, result_of
+    from steelyard.eval.bench.indexing import bench_memory, bench_overlap, result_of
 
     _check(to)
     progress, result = RichProgress(), {}
@@ -61,8 +61,8 @@ def soak(
     json: JsonOption = None,
 ) -> None:
     """Kill indexing jobs and compare what they end with to an undisturbed one's."""
-    from steelyard.eval.soak import SoakSettings
-    from steelyard.eval.soak import soak as run_soak
+    from steelyard.eval.bench.soak import SoakSettings
+    from steelyard.eval.bench.soak import soak as run_soak
 
     _check(to)
     with tempfile.TemporaryDirectory(prefix="steelyard-soak-") as folder:

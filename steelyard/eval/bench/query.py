@@ -22,7 +22,7 @@ import numpy as np
 from steelyard.encoders.documents.protocol import FullModel
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import SteelyardError
-from steelyard.eval.take_turns import take_turns
+from steelyard.eval.bench.take_turns import take_turns
 
 BATCH = 1024
 SINGLE_QUERIES = 1000

@@ -18,8 +18,8 @@ from typing import Any, cast
 import numpy as np
 
 from steelyard.errors import EngineError, InputError
-from steelyard.eval.bare_clients import bare_sender
-from steelyard.eval.take_turns import take_turns
+from steelyard.eval.bench.bare_clients import bare_sender
+from steelyard.eval.bench.take_turns import take_turns
 from steelyard.plugin.abilities import SearchesBoth
 from steelyard.plugin.async_searcher import AsyncSearcher
 from steelyard.plugin.engine import DENSE, SPARSE, Engine, Generation

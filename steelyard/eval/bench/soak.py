@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import SteelyardError
-from steelyard.eval.synthetic import synthetic_corpus, synthetic_pack, synthetic_queries
+from steelyard.eval.bench.synthetic import synthetic_corpus, synthetic_pack, synthetic_queries
 from steelyard.indexer.encoding.manifest import JOURNAL, MANIFEST, read_manifest
 from steelyard.indexer.loading.journal import FOLDER
 from steelyard.plugin.urls import open_engine

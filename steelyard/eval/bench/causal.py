@@ -14,8 +14,8 @@ from steelyard.encoders.causal.table import NAIVE_BATCH, TableRows, naive_rows
 from steelyard.encoders.causal.tower import CausalEncoder
 from steelyard.encoders.documents.batching import BATCH_TOKENS, length_batches
 from steelyard.errors import InputError
-from steelyard.eval.peak_memory import peak_memory
-from steelyard.eval.take_turns import take_turns
+from steelyard.eval.bench.peak_memory import peak_memory
+from steelyard.eval.bench.take_turns import take_turns
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from typing import Any
 
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import SteelyardError
-from steelyard.eval.counting_engine import CountingEngine
-from steelyard.eval.synthetic import synthetic_corpus, synthetic_pack
+from steelyard.eval.bench.counting_engine import CountingEngine
+from steelyard.eval.bench.synthetic import synthetic_corpus, synthetic_pack
 from steelyard.indexer.build import EncodeSettings, encode_documents, index_corpus
 from steelyard.indexer.loading.load import complete_folder, load_folder
 from steelyard.indexer.loading.sink import Sink
@@ -127,7 +127,7 @@ def _process(what: str, corpus: Path, pack: Path, shards: Path, url: str) -> dic
     """One job in a fresh process: its seconds, imports aside, and its peak memory in MB."""
     arguments = json.dumps([what, *map(str, (corpus, pack, shards)), url])
     done = subprocess.run(  # noqa: S603  (a list, never a shell)
-        [sys.executable, "-m", "steelyard.eval.bench_indexing", arguments],
+        [sys.executable, "-m", "steelyard.eval.bench.indexing", arguments],
         capture_output=True,
         text=True,
         check=False,

@@ -1,8 +1,9 @@
 """Token ids by piece of text, remembered: a text is tokenised by looking its pieces up.
 
-A piece is what stands between two spaces. It is learnt once, word by word; from then on a text
-is a split at its spaces and one dictionary look-up a piece. What the fast way does not know for
-certain is left to the tokenizer: texts with characters that cannot be printed, an added token, or
+A piece is what stands between two spaces, or less where the tokenizer cuts at punctuation. It is
+learnt once, word by word; from then on one text is a split at its spaces and a dictionary look-up
+a piece, and many texts are a few calls on arrays (``piece_table``). What the fast way does not
+know for certain is left to the tokenizer: texts with characters that cannot be printed, an added token, or
 a run of spaces where such runs are tokens; and tokenizers of another make (``words``).
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from steelyard.encoders.query.piece_table import Pieces, PieceTable, at_spaces, at_spaces_and
 from steelyard.encoders.query.words import WordRules, word_rules
 
 MAX_PIECES = 1 << 17
@@ -29,15 +31,17 @@ MAX_LENGTH = 48
 _BLOCK = 1024
 """Texts that are split at once."""
 
-_MARK = "\0"
+_MARK = "\1"
 """Before the first character of a text. Texts that hold it are left to the tokenizer."""
 
-_NOT_KNOWN = "\1"
+_NUL = "\0"
+"""Keys of pieces end in zeros: texts that hold it are left to the tokenizer too."""
+
+_NOT_KNOWN = "\2"
 """Stands for such a text: a piece that no text on the fast way has."""
 
-_BEGIN = array("i", [-1]).tobytes()
-_ASK = array("i", [-2]).tobytes()
-"""Among the ids: a text begins; the tokenizer is to be asked."""
+_ASK = array("i", [-1]).tobytes()
+"""In the place of ids: the tokenizer is to be asked."""
 
 _PROOF = (
     "What is the effect of vitamin D3 on COVID-19 patients' outcomes?",
@@ -73,6 +77,11 @@ class FlatIds:
     asked: NDArray[np.int64]
 
 
+_NONE = FlatIds(
+    np.zeros(0, dtype=np.int32), np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64)
+)
+
+
 class WordCache:
     """The fast way of one tokenizer; safe to use from many threads.
 
@@ -87,31 +96,32 @@ class WordCache:
         self._white_space = rules.white_space
         self._pieces = _Pieces(tokenizer, rules, added)
         self._look_up: Callable[[str], bytes] = self._pieces.__getitem__
+        self._table = PieceTable(MAX_PIECES)
+        # An added token is never cut.
+        apart = "".join(c for c in rules.apart if not any(c in token for token in added))
+        self._cutter = at_spaces_and(apart + _MARK) if apart else at_spaces
 
     def encode_one(self, text: str) -> list[int] | None:
         """Token ids of a text; None: ask the tokenizer."""
         if _MARK in text:
             return None
         found = b"".join(map(self._look_up, self._cut(text)))
-        return None if _ASK in found else array("i", found[len(_BEGIN) :]).tolist()
+        return None if _ASK in found else array("i", found).tolist()
 
     def encode(self, texts: Sequence[str], prefixes: Sequence[str] = ("",)) -> list[FlatIds]:
         """Token ids of many texts, once with each prefix before them.
 
         Args:
             texts: n texts.
-            prefixes: printable ASCII. Texts are split once for all of them.
+            prefixes: printable ASCII.
 
         Raises:
             TypeError, AttributeError: a text is no string.
         """
-        blocks = [
-            self._encode_block(texts[i : i + _BLOCK], prefixes)
-            for i in range(0, len(texts), _BLOCK)
-        ]
+        blocks = [texts[i : i + _BLOCK] for i in range(0, len(texts), _BLOCK)]
         return [
-            _flat(b"".join(block[which] for block in blocks), len(texts))
-            for which in range(len(prefixes))
+            _in_a_row([self._encode_block(block, prefix) for block in blocks]) if blocks else _NONE
+            for prefix in prefixes
         ]
 
     def __len__(self) -> int:
@@ -120,8 +130,8 @@ class WordCache:
 
     def hit_rate(self, texts: Sequence[str]) -> float:
         """Share of these texts' pieces that is remembered; learns nothing."""
-        pieces = [piece for text in texts for piece in self._cut(text)]
-        return sum(piece in self._pieces for piece in pieces) / max(len(pieces), 1)
+        pieces = Pieces.cut(" ".join(" ".join(self._cut(text)) for text in texts), self._cutter)
+        return float(self._table.knows(pieces).mean()) if len(pieces) else 0.0
 
     def known(self) -> tuple[dict[str, bytes], dict[str, bytes]]:
         """What is remembered now, for ``remember``; benchmarks compare from one state."""
@@ -132,33 +142,25 @@ class WordCache:
         for now, then in zip((self._pieces, self._pieces.words), known, strict=True):
             now.clear()
             now.update(then)
+        self._table.clear()
+        if known[0]:
+            pieces = Pieces.cut(" ".join(known[0]), self._cutter)
+            self._table.encode(pieces, self._pieces.look_up)
 
-    def _encode_block(self, texts: Sequence[str], prefixes: Sequence[str]) -> list[bytes]:
+    def _encode_block(self, texts: Sequence[str], prefix: str) -> FlatIds:
         if self._lowercase:
             # Only ASCII, where Python and the tokenizer agree what that is.
             texts = [text.lower() if text.isascii() else text for text in texts]
-        joined = _MARK + f" {_MARK}".join(texts)
-        if joined.count(_MARK) != len(texts):
-            texts = [_NOT_KNOWN if _MARK in text else text for text in texts]
-            joined = _MARK + f" {_MARK}".join(texts)
-        joined = self._spaced(joined)
-        pieces = joined.split(" ")
-        ids = list(map(self._look_up, pieces))
-        return [b"".join(self._prefixed(prefix, joined, pieces, ids)) for prefix in prefixes]
-
-    def _prefixed(
-        self, prefix: str, joined: str, pieces: list[str], ids: list[bytes]
-    ) -> list[bytes]:
-        """A prefix changes the ids of the first piece of each text and no others."""
-        if not prefix:
-            return ids
-        *head, tail = self._spaced(_MARK + prefix).split(" ")
-        before = b"".join(map(self._look_up, head))
-        changed, first = ids.copy(), 0
-        for text in joined.split(_MARK)[1:]:
-            changed[first] = before + self._look_up(tail + pieces[first][1:])
-            first += text.count(" ")
-        return changed
+        joined = _joined(texts, prefix)
+        if joined.count(_MARK) != len(texts) or _NUL in joined:
+            texts = [_NOT_KNOWN if _MARK in text or _NUL in text else text for text in texts]
+            joined = _joined(texts, prefix)
+        pieces = Pieces.cut(self._spaced(joined), self._cutter)
+        ids, counts, refused = self._table.encode(pieces, self._pieces.look_up)
+        begins = pieces.begins(ord(_MARK))
+        ends = np.concatenate(([0], np.cumsum(counts)))
+        asked = np.unique(np.searchsorted(begins, refused, side="right") - 1)
+        return FlatIds(ids, ends[np.append(begins, len(pieces))], asked)
 
     def _cut(self, text: str) -> list[str]:
         """One text's pieces."""
@@ -172,16 +174,23 @@ class WordCache:
         return text
 
 
-def _flat(found: bytes, count: int) -> FlatIds:
-    """Ids of so many texts, taken apart from the marks among them."""
-    ids = np.frombuffer(found, dtype=np.int32)
-    begins = np.flatnonzero(ids == -1)
-    indptr = np.append(begins, len(ids)) - np.arange(count + 1)
-    asked = np.flatnonzero(ids == -2)
-    if len(asked):
-        indptr -= np.searchsorted(asked, np.append(begins, len(ids)))
-        asked = np.unique(np.searchsorted(begins, asked) - 1)
-    return FlatIds(ids[ids >= 0], indptr, asked)
+def _joined(texts: Sequence[str], prefix: str) -> str:
+    return _MARK + prefix + f" {_MARK}{prefix}".join(texts)
+
+
+def _in_a_row(blocks: Sequence[FlatIds]) -> FlatIds:
+    """Blocks of texts as one."""
+    if len(blocks) == 1:
+        return blocks[0]
+    ids = np.cumsum([0, *(len(block.ids) for block in blocks)])
+    rows = np.cumsum([0, *(len(block.indptr) - 1 for block in blocks)])
+    return FlatIds(
+        np.concatenate([block.ids for block in blocks]),
+        np.concatenate(
+            [[0], *(block.indptr[1:] + at for block, at in zip(blocks, ids, strict=False))]
+        ),
+        np.concatenate([block.asked + at for block, at in zip(blocks, rows, strict=False)]),
+    )
 
 
 class _Words(dict[str, bytes]):
@@ -209,17 +218,42 @@ class _Pieces(dict[str, bytes]):
         self._rules = rules
         self.words = _Words(tokenizer.model)
         self._word = self.words.__getitem__
-        self._added = re.compile("|".join(map(re.escape, added)) or "(?!)", re.IGNORECASE).search
+        known = "|".join(map(re.escape, added)) or "(?!)"
+        self._added = re.compile(known, re.IGNORECASE).search
+        # Not of the whole: regardless of case, "\u0130" counts as an ASCII letter.
+        self._odd = re.compile(f"[^ -~]|(?i:{known})").search
 
     def __missing__(self, piece: str) -> bytes:
         first = piece.startswith(_MARK)
         ids = self._learn(piece[1:] if first else " " + piece)
-        value = (_BEGIN if first else b"") + (_ASK if ids is None else ids)
-        if ids is not None and len(piece) <= MAX_LENGTH:
+        if ids is None:
+            return _ASK
+        self._keep(piece, ids)
+        return ids
+
+    def look_up(self, pieces: Sequence[str]) -> list[bytes | None]:
+        """Of many at once; None: it has no ids of its own."""
+        known, odd, word, rules = self.get, self._odd, self._word, self._rules
+        split, lowercase = rules.split, rules.lowercase
+        found: list[bytes | None] = []
+        for piece in pieces:
+            ids = known(piece)
+            if ids is None:
+                text = piece[1:] if piece.startswith(_MARK) else f" {piece}"
+                if odd(text) or len(text) < 2:  # what needs a closer look
+                    ids = self[piece]
+                else:
+                    words = split(text.lower() if lowercase else text)
+                    ids = b"".join(map(word, words))
+                    self._keep(piece, ids)
+            found.append(None if ids == _ASK else ids)
+        return found
+
+    def _keep(self, piece: str, ids: bytes) -> None:
+        if len(piece) <= MAX_LENGTH:
             if len(self) >= MAX_PIECES:
                 self.clear()
-            self[piece] = value
-        return value
+            self[piece] = ids
 
     def _learn(self, text: str) -> bytes | None:
         """Token ids of a piece, the space before it included; None: they are not its own."""
@@ -262,11 +296,16 @@ def open_word_cache(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> WordCa
 
 
 def _agrees(cache: WordCache, tokenizer: Tokenizer) -> bool:
-    """Whether both give the same ids for the sample."""
+    """Whether all give the same ids for the sample: by texts, in a batch, by the tokenizer."""
     try:
-        for text in _PROOF:
-            ids = cache.encode_one(text)
-            if ids is not None and ids != tokenizer.encode(text, add_special_tokens=False).ids:
+        (batch,) = cache.encode(_PROOF)
+        asked = set(batch.asked.tolist())
+        for row, text in enumerate(_PROOF):
+            wanted = tokenizer.encode(text, add_special_tokens=False).ids
+            if cache.encode_one(text) not in (None, wanted):
+                return False
+            found = batch.ids[batch.indptr[row] : batch.indptr[row + 1]].tolist()
+            if row not in asked and found != wanted:
                 return False
     except Exception:  # the library raises bare Exception
         return False

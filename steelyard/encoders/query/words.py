@@ -9,6 +9,7 @@ below; a tokenizer with any other has no fast way.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -47,6 +48,7 @@ class WordRules:
         white_space: characters that separate as a space does.
         repeats: spaces that follow each other, or end a text, are no exception.
         beyond_ascii: pieces with other printable characters do not depend on others either.
+        apart: ASCII characters that are words wherever they stand, with or without a space.
     """
 
     split: Split
@@ -54,6 +56,7 @@ class WordRules:
     white_space: str = ""
     repeats: bool = True
     beyond_ascii: bool = False
+    apart: str = ""
 
 
 def word_rules(tokenizer: Mapping[str, Any]) -> WordRules | None:
@@ -64,7 +67,9 @@ def word_rules(tokenizer: Mapping[str, Any]) -> WordRules | None:
         return None
     if settings["type"] == "BertPreTokenizer":
         find = re.compile("[A-Za-z0-9]+|[^ A-Za-z0-9]").findall
-        return WordRules(find, lowercase, white_space="\t\n\r", beyond_ascii=True)
+        return WordRules(
+            find, lowercase, white_space="\t\n\r", beyond_ascii=True, apart=string.punctuation
+        )
     beyond_ascii = _KEEPS_SPACES.issuperset(_kinds(normalizer))
     if settings["type"] == "Metaspace":
         metaspace = _metaspace(settings)

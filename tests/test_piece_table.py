@@ -1,0 +1,122 @@
+"""The hash table of pieces: what a dictionary would say, for whole texts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from steelyard.encoders.query.piece_table import (
+    KEY_BYTES,
+    Cutter,
+    Pieces,
+    PieceTable,
+    at_spaces,
+    at_spaces_and,
+)
+from steelyard.encoders.query.side_by_side import side_by_side
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60)
+
+
+class Learner:
+    """Ids of a piece: its characters; a piece with "?" has none of its own."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, pieces: Sequence[str]) -> list[bytes | None]:
+        self.asked += pieces
+        return [None if "?" in p else np.array(ids(p), dtype=np.int32).tobytes() for p in pieces]
+
+
+def ids(piece: str) -> list[int]:
+    return [ord(character) for character in piece][: len(piece) % 5]
+
+
+def words_apart(text: str, apart: str) -> list[str]:
+    for character in apart:
+        text = text.replace(character, f" {character} ")
+    return [piece for piece in text.split(" ") if piece]
+
+
+@settings(deadline=None)
+@given(text=TEXT)
+def test_texts_are_cut_as_python_would(text: str) -> None:
+    for cutter, wanted in (
+        (at_spaces, text.split(" ")),
+        (at_spaces_and("-!."), words_apart(text, "-!.")),
+    ):
+        pieces = Pieces.cut(text, cutter)
+        assert pieces.texts(np.arange(len(pieces))) == wanted
+
+
+@pytest.mark.parametrize("cutter", [at_spaces, at_spaces_and("!")])
+@settings(deadline=None)
+@given(texts=st.lists(TEXT, max_size=8), limit=st.sampled_from([3, 100, 10_000]))
+def test_ids_are_those_that_were_learnt(cutter: Cutter, texts: list[str], limit: int) -> None:
+    table, learner = PieceTable(limit), Learner()
+    for text in [*texts, *texts]:
+        pieces = Pieces.cut(text, cutter)
+        written = pieces.texts(np.arange(len(pieces)))
+        found, counts, refused = table.encode(pieces, learner)
+        wanted = [[] if "?" in piece else ids(piece) for piece in written]
+        assert found.tolist() == [one for row in wanted for one in row]
+        assert counts.tolist() == [len(row) for row in wanted]
+        assert refused.tolist() == [i for i, piece in enumerate(written) if "?" in piece]
+        assert len(table) <= max(limit, len(pieces))
+
+
+def test_what_is_known_is_not_asked_for_again() -> None:
+    table, learner = PieceTable(100_000), Learner()
+    many = [f"w{number:x}" for number in range(20_000)]
+    text = " ".join([*many, "x" * KEY_BYTES, "y" * (KEY_BYTES + 1), "why?"])
+    for _ in range(3):
+        found, _, _ = table.encode(Pieces.cut(text, at_spaces), learner)
+        expected = [*many, "x" * KEY_BYTES, "y" * (KEY_BYTES + 1)]
+        assert found.tolist() == [one for piece in expected for one in ids(piece)]
+    assert len(learner.asked) == 20_003 + 2 * 2
+    assert learner.asked[20_003:] == 2 * ["y" * (KEY_BYTES + 1), "why?"]
+    known = table.knows(Pieces.cut("w1 w1f40 zz why?", at_spaces))
+    assert known.tolist() == [True, True, False, False]
+    table.clear()
+    assert len(table) == 0
+    assert not table.knows(Pieces.cut("w1", at_spaces)).any()
+
+
+def test_pieces_that_begin_alike_are_told_apart() -> None:
+    table, learner = PieceTable(1000), Learner()
+    text = " ".join("abcdefghijklmnop"[:size] for size in range(17))
+    for _ in range(2):
+        _, counts, _ = table.encode(Pieces.cut(text, at_spaces), learner)
+        assert counts.tolist() == [size % 5 for size in range(17)]
+
+
+def test_side_by_side_does_all_in_order() -> None:
+    done: list[int] = []
+    side_by_side(iter(range(50)), done.append)
+    assert done == list(range(50))
+    side_by_side(iter(()), done.append)
+
+
+def test_side_by_side_ends_with_the_first_failure() -> None:
+    made: list[int] = []
+
+    def items(count: int) -> Iterator[int]:
+        for number in range(count):
+            made.append(number)
+            yield number
+        raise LookupError("no more")
+
+    def work(item: int) -> None:
+        if item == 3:
+            raise ArithmeticError("three")
+
+    with pytest.raises(ArithmeticError, match="three"):
+        side_by_side(items(1000), work)
+    assert len(made) < 10
+    with pytest.raises(LookupError, match="no more"):
+        side_by_side(items(2), work)

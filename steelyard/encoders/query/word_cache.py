@@ -3,8 +3,8 @@
 A piece is what stands between two spaces, or less where the tokenizer cuts at punctuation. It is
 learnt once, word by word; from then on one text is a split at its spaces and a dictionary look-up
 a piece, and many texts are a few calls on arrays (``piece_table``). What the fast way does not
-know for certain is left to the tokenizer: texts with characters that cannot be printed, an added token, or
-a run of spaces where such runs are tokens; and tokenizers of another make (``words``).
+know for certain is left to the tokenizer: texts with characters that cannot be printed, an added
+token, or a run of spaces where such runs are tokens; and tokenizers of another make (``words``).
 """
 
 from __future__ import annotations
@@ -131,7 +131,10 @@ class WordCache:
     def hit_rate(self, texts: Sequence[str]) -> float:
         """Share of these texts' pieces that is remembered; learns nothing."""
         pieces = Pieces.cut(" ".join(" ".join(self._cut(text)) for text in texts), self._cutter)
-        return float(self._table.knows(pieces).mean()) if len(pieces) else 0.0
+        marks = pieces.begins(ord(_MARK))
+        marks = marks[pieces.ends[marks] - pieces.starts[marks] == 1]
+        known = np.delete(self._table.knows(pieces), marks)
+        return float(known.mean()) if len(known) else 0.0
 
     def known(self) -> tuple[dict[str, bytes], dict[str, bytes]]:
         """What is remembered now, for ``remember``; benchmarks compare from one state."""

@@ -45,7 +45,7 @@ def guard(
     part = collection_of(whole, table)
     deviations = check_expected(part["rows"], table)
     if renew:
-        made = {name: whole[name] for name in ("pack_id", "versions") if name in whole}
+        made: dict[str, Any] = {n: whole[n] for n in ("pack_id", "versions") if n in whole}
         write_expected(expect, renewed(part["rows"], table, made))
         _show(f"{expect}: renewed; was", deviations)
         return

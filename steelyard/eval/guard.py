@@ -129,7 +129,7 @@ def collection_of(report: Mapping[str, Any], expected: Expected) -> Mapping[str,
     Raises:
         InputError: the report has no such collection, or was made with other settings.
     """
-    parts = report.get("collections") or [report]
+    parts: list[Mapping[str, Any]] = report.get("collections") or [report]
     part = next((p for p in parts if p.get("collection") == expected.collection), None)
     if part is None or not part.get("rows"):
         names = ", ".join(str(p.get("collection")) for p in parts)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from steelyard.errors import needs_extra
 from steelyard.eval.collection import read_judged
-from steelyard.indexer.reading.documents import ReadDocument, documents_of
+from steelyard.indexer.reading.documents import documents_of
 from steelyard.indexer.reading.readers import open_corpus
+from steelyard.indexer.reading.validation import ReadDocument
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTaskRetrieval
@@ -43,6 +44,7 @@ def local_task(
     class LocalRetrieval(AbsTaskRetrieval):  # type: ignore[misc]
         """The collection in ``folder``."""
 
+        data_loaded: bool = False
         metadata = TaskMetadata(
             name=path.resolve().name,
             description=f"{len(judged.queries)} queries over {survey.records} documents",
@@ -55,7 +57,7 @@ def local_task(
         )
 
         def load_data(self, *arguments: Any, **settings: Any) -> None:
-            """Read the folder."""
+            """Read the folder, once."""
             del arguments, settings
             if self.data_loaded:
                 return

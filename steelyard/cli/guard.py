@@ -14,6 +14,7 @@ from steelyard.errors import InputError
 if TYPE_CHECKING:
     from steelyard.eval.guard import Deviation
 
+TOLD = ("pack_id", "recipe", "versions")
 TABLE = Path("examples/expected/scifact.json")
 
 
@@ -45,7 +46,7 @@ def guard(
     part = collection_of(whole, table)
     deviations = check_expected(part["rows"], table)
     if renew:
-        made: dict[str, Any] = {n: whole[n] for n in ("pack_id", "versions") if n in whole}
+        made: dict[str, Any] = {name: whole[name] for name in TOLD if name in whole}
         write_expected(expect, renewed(part["rows"], table, made))
         _show(f"{expect}: renewed; was", deviations)
         return

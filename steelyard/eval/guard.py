@@ -1,9 +1,8 @@
 """The regression guard: a committed table of expected figures, and what departs from it.
 
 Figures are compared as the table states them, to the fourth decimal. How far one may be off
-depends on its system: what no training has touched (full model, BM25, their fusions) varies by the
-order of floating point sums alone; what was distilled is the same for the same seed on the same
-kind of processor, and may differ on another.
+depends on its system. On one kind of processor all are the same; on another a model's vectors
+differ a little, and what was distilled from them a little more (docs/regression-guard.md).
 """
 
 from __future__ import annotations

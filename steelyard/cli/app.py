@@ -20,6 +20,7 @@ from steelyard.cli import (
     encode,
     evaluate,
     generations,
+    guard,
     index,
     pack,
     plan,
@@ -63,6 +64,7 @@ app.command("plan")(plan.plan)
 app.command("adopt")(adopt.adopt)
 app.command("query")(query.query)
 app.command("eval")(evaluate.evaluate_command)
+app.command("guard")(guard.guard)
 app.command("demo")(demo.demo)
 app.command("status")(status.status)
 

@@ -139,6 +139,8 @@ def demo(
             "seconds": round(seconds, 1),
             "peak_memory_gb": round(peak, 2),
             "pack_id": made.metadata.pack_id,
+            "recipe": made.metadata.provenance["recipe"],
+            "document_precision": made.metadata.provenance["document_precision"],
         },
         json,
     )

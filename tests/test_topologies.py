@@ -42,6 +42,8 @@ pytestmark = [
 TOPOLOGIES = ("A", "B", "C", "D")
 CANDIDATES = 1000
 FEEDBACK = 3
+SLOW = {"C": 3}
+"""Milvus Lite takes .6 s a query of 1,000 candidates: every third is asked there."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,16 @@ class SciFact:
     urls: dict[str, str]
     indexes: dict[str, SearchIndex]
 
-    def rankings(self, index: SearchIndex, feedback: int) -> list[Candidates]:
-        texts = [query.text for query in self.judged.queries]
+    def rankings(self, index: SearchIndex, feedback: int, every: int = 1) -> list[Candidates]:
+        """Of every so manieth query."""
+        texts = [query.text for query in self.judged.queries[::every]]
         queries = self.encoder.encode_query(texts)
         with ThreadPoolExecutor(2) as threads:
             found = rank(index, queries, Fusion(), CANDIDATES, threads, feedback=feedback)
         return [ranking.fused for ranking in found]
 
-    def ndcg(self, rankings: Sequence[Candidates]) -> float:
-        queries = self.judged.queries
+    def ndcg(self, rankings: Sequence[Candidates], every: int = 1) -> float:
+        queries = self.judged.queries[::every]
         run = make_run("run", queries, rankings)
         ids = [query.id for query in queries]
         return measure(run, self.judged.qrels, ids).means["ndcg@10"]
@@ -119,8 +122,11 @@ def test_every_topology_ranks_as_exact_search_does(
     scifact: SciFact, expected: tuple[int, list[Candidates]], topology: str
 ) -> None:
     feedback, exact = expected
-    found = scifact.rankings(scifact.indexes[topology], feedback)
-    share, ndcg, wanted = overlap(found, exact), scifact.ndcg(found), scifact.ndcg(exact)
+    every = SLOW.get(topology, 1)
+    exact = exact[::every]
+    found = scifact.rankings(scifact.indexes[topology], feedback, every)
+    share = overlap(found, exact)
+    ndcg, wanted = scifact.ndcg(found, every), scifact.ndcg(exact, every)
     same = sum(a.ids[:10] == b.ids[:10] for a, b in zip(found, exact, strict=True))
     print(
         f"topology {topology}, feedback {feedback}: nDCG@10 {ndcg:.4f} (exact {wanted:.4f}), "

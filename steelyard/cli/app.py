@@ -13,6 +13,7 @@ from steelyard.cli import (
     bench,
     bench_engines,
     bench_indexing,
+    bench_sweeps,
     changes,
     cluster,
     demo,
@@ -24,6 +25,7 @@ from steelyard.cli import (
     pack,
     plan,
     query,
+    report,
     search,
     status,
     tower,
@@ -45,6 +47,8 @@ for command in (
     bench_engines.recall,
     bench_indexing.indexing,
     bench_indexing.soak,
+    bench_sweeps.sizes,
+    bench_sweeps.fusion,
 ):
     bench.app.command()(command)
 app.add_typer(dev.app, name="dev")
@@ -63,6 +67,7 @@ app.command("plan")(plan.plan)
 app.command("adopt")(adopt.adopt)
 app.command("query")(query.query)
 app.command("eval")(evaluate.evaluate_command)
+app.command("report")(report.report)
 app.command("demo")(demo.demo)
 app.command("status")(status.status)
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from steelyard.cli.options import (
 )
 from steelyard.cli.output import JsonOption, RichProgress, print_rows, write_json
 from steelyard.errors import InputError
+
+if TYPE_CHECKING:
+    from steelyard.encoders.documents.protocol import FullModel
 
 JudgedCorpus = Annotated[
     Path, typer.Argument(metavar="CORPUS", help="BEIR folder with queries and qrels.")
@@ -116,12 +119,17 @@ def fusion(
 
     weights(step)  # before anything is opened
     judged, queries, progress = read_judged(corpus, split), QueryEncoder.load(pack), RichProgress()
-    tower = {"model": model, "adapter": adapter, "precision": precision, "device": device}
+
+    def open_full_model() -> FullModel:
+        return open_dense_encoder(
+            queries.metadata, model=model, adapter=adapter, precision=precision, device=device
+        )
+
     result = measure_fusion(
         stored_vectors(queries, to, progress),
         queries,
         judged,
-        (lambda: open_dense_encoder(queries.metadata, **tower)) if full else None,
+        open_full_model if full else None,
         progress,
         candidates=candidates or queries.metadata.fusion.candidates,
         step=step,

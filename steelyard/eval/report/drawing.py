@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from steelyard.errors import needs_extra
 
@@ -43,15 +43,15 @@ def draw(paint: Callable[[Figure], None], width: float, height: float) -> str:
         width, height: in inches.
     """
     with needs_extra("report"):
-        import matplotlib
+        from matplotlib import rc_context, rcdefaults, rcParams
         from matplotlib.figure import Figure
 
     stream = io.StringIO()
-    with matplotlib.rc_context(), warnings.catch_warnings():
+    with rc_context(), warnings.catch_warnings():
         # Names may be in scripts that matplotlib's own font lacks; the reader's fonts draw them.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
+        rcdefaults()
+        cast(Any, rcParams).update(_STYLE)
         figure = Figure(figsize=(width, height), layout="constrained")
         paint(figure)
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})

@@ -34,7 +34,7 @@ def fusion_plot(fusion: FusionResult) -> Plot:
         for at, (dense, points) in enumerate(lines.items()):
             name = plain(f"{dense}+{fusion.sparse}")
             axes.plot(
-                [point.dense_weight for point in points],
+                [point.dense_weight or 0 for point in points],
                 [point.fused.ndcg10 for point in points],
                 color=colour(at),
                 marker=marker(at),
@@ -49,9 +49,7 @@ def fusion_plot(fusion: FusionResult) -> Plot:
                     linewidth=1,
                     label=f"{name}, RRF",
                 )
-        axes.axvline(
-            fusion.dense_weight, color=GREY, linestyle=":", label="the pack's weight"
-        )
+        axes.axvline(fusion.dense_weight, color=GREY, linestyle=":", label="the pack's weight")
         axes.set_xlabel("weight of the dense arm; the sparse arm has the rest")
         axes.set_ylabel("nDCG@10")
         figure.legend(loc="outside lower center", ncols=3)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from steelyard.eval.report.content import Block, Code, Plot, Report, Table, Text
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$@:-])")
+_SPECIAL = re.compile(r"[\\`*_\[\]|~$]|(?<!\w)@|:(?=//|\w+:)|(?<=www)\.|#(?=\d)")
+_AT_START = re.compile(r"^(\s*\d*)([#+=:.)-])")
 
 
 def to_markdown(report: Report, link: Callable[[Plot], str]) -> str:
@@ -26,27 +27,28 @@ def to_markdown(report: Report, link: Callable[[Plot], str]) -> str:
 
 def escape(text: str) -> str:
     """A text that Markdown shows as it is: no markup, no HTML, no mention, no link."""
+    return _AT_START.sub(r"\1\\\2", _inline(text))
+
+
+def _inline(text: str) -> str:
+    """The same where no line begins."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _SPECIAL.sub(r"\\\1", text)
+    return _SPECIAL.sub(r"\\\g<0>", text)
 
 
 def _block(block: Block, link: Callable[[Plot], str]) -> str:
     if isinstance(block, Text):
-        return _prose(block.text)
+        return escape(block.text)
     if isinstance(block, Code):
         longest = max((len(run) for run in re.findall("`+", block.text)), default=0)
         fence = "`" * max(3, longest + 1)
         return f"{fence}sh\n{block.text}\n{fence}"
     if isinstance(block, Table):
-        lines = [_row(block.columns), _row(["---", *["---:"] * (len(block.columns) - 1)], raw=True)]
-        lines += [_row(row) for row in block.rows]
-        return f"**{_prose(block.caption)}**\n\n" + "\n".join(lines)
-    return f"**{_prose(block.title)}**\n\n![{escape(block.alt)}]({link(block)})"
+        sides = "| --- |" + " ---: |" * (len(block.columns) - 1)
+        lines = [_row(block.columns), sides, *map(_row, block.rows)]
+        return f"**{_inline(block.caption)}**\n\n" + "\n".join(lines)
+    return f"**{_inline(block.title)}**\n\n![{_inline(block.alt)}]({link(block)})"
 
 
-def _prose(text: str) -> str:
-    return escape(text)
-
-
-def _row(cells: Sequence[str], *, raw: bool = False) -> str:
-    return "| " + " | ".join(cell if raw else escape(cell) for cell in cells) + " |"
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(map(_inline, cells)) + " |"

@@ -22,6 +22,9 @@ from steelyard.eval.results import CollectionResult, EvaluationResult
 from steelyard.eval.sweeps.results import FusionResult, SizesResult
 
 TITLE = "Evaluation report"
+_ABSENT = (
+    "No such sweep was given: 'steelyard bench {0} --json FILE' makes one, --{0} FILE shows it."
+)
 
 
 def make_report(
@@ -117,8 +120,7 @@ def _collection(collection: CollectionResult, number: int) -> Section:
 def _sizes(sizes: SizesResult | None) -> Section:
     title = "Quality against size"
     if sizes is None or not sizes.points:
-        text = "No sweep of sizes was given: 'steelyard bench sizes' makes one, --sizes shows it."
-        return Section(title, [Text(text)])
+        return Section(title, [Text(_ABSENT.format("sizes"))])
     text = (
         f"{plain(sizes.collection)}, {sizes.documents:,} documents, {sizes.queries:,} queries. "
         "Fewer dimensions are the first of the stored vectors and of the table, at unit length "
@@ -126,15 +128,15 @@ def _sizes(sizes: SizesResult | None) -> Section:
         "heaviest of each document. Index: 4 bytes a component and 13 bytes a posting; texts and "
         "the vectors' graph come on top. Table: bytes of the query side's dense table."
     )
-    return Section(
-        title, [Text(text), index_plot(sizes), table_plot(sizes), sizes_table(sizes)]
-    )
+    return Section(title, [Text(text), index_plot(sizes), table_plot(sizes), sizes_table(sizes)])
 
 
 def _fusion(fusion: FusionResult | None) -> Section:
     title = "Fusion weight"
     if fusion is None or not fusion.points:
-        text = "No sweep of weights was given: 'steelyard bench fusion' makes one, --fusion shows it."
+        text = (
+            "No sweep of weights was given: 'steelyard bench fusion' makes one, --fusion shows it."
+        )
         return Section(title, [Text(text)])
     text = (
         f"{plain(fusion.collection)}, {fusion.queries:,} queries, {fusion.candidates:,} "

@@ -41,7 +41,7 @@ def index_plot(sizes: SizesResult) -> Plot:
                     )
             panel.set_title(f"{plain(dtype)} table", fontsize=10, loc="left")
             panel.set_xlim(left=0)
-        figure.supxlabel("index, MB: vectors and postings", fontsize=10)
+            panel.set_xlabel("index, MB")
         figure.supylabel("nDCG@10, look-up and sparse fused", fontsize=10)
         keys = [
             Line2D([], [], color=colour(at), label=f"{few} dimensions")
@@ -84,7 +84,8 @@ def table_plot(sizes: SizesResult) -> Plot:
                 axes.annotate(
                     str(dims),
                     (point.table_bytes / 1e6, point.lookup.ndcg10),
-                    xytext=(4, -10),
+                    xytext=(-3, 5),
+                    ha="right",
                     textcoords="offset points",
                     fontsize=8,
                     color=GREY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from steelyard.errors import InputError, PackError
 
 FORMAT = 1
 MEASURES = ("ndcg@10", "recall@100", "recall@1000", "rr@10", "ap")
-"""The measures of every row, in the order of the table's columns."""
+"""The measures of a row where nobody chooses others, in the order of the table's columns."""
 
 _DECIMALS = 6
 _PACKAGES = ("steelyard", "numpy", "scipy", "ir-measures", "tokenizers", "torch", "transformers")
@@ -50,7 +50,8 @@ class SystemRow:
 
     Attributes:
         system: its name.
-        means: of each measure of ``MEASURES``; None where the run is not deep enough for it.
+        means: by measure, those of ``MEASURES`` unless others were asked for; None where the run
+            is not deep enough for it.
         encode_qps: queries encoded a second; None where that was not timed.
         by_query: of each measure, the values in the order of the collection's queries.
         retention: nDCG@10 as a share of its full counterpart's; None without a counterpart.
@@ -99,7 +100,8 @@ class CollectionResult:
         fusion: method, weights, rrf_k, match.
         feedback: documents that refine a query, where a system asks for it.
         search: ``exact``, ``engine`` or ``runs``.
-        baseline: name of the system that the others are compared with.
+        baseline: name of the system that the others are compared with; where it is in
+            ``failed`` there is no comparison.
         rows: one a system.
         failed: name of a system that could not be measured here -> why.
     """
@@ -226,16 +228,17 @@ def _read_collection(value: Any, where: str) -> CollectionResult:
     ]
     found = read_dataclass(CollectionResult, {**value, "rows": []}, where)
     names = [row.system for row in rows]
-    if len(set(names)) != len(names) or (rows and found.baseline not in names):
-        raise PackError(f"{where}: systems {', '.join(names)}, baseline {found.baseline!r}")
+    if len(set(names)) != len(names):
+        raise PackError(f"{where}: a system twice in {', '.join(names)}")
     return replace(found, rows=rows)
 
 
 def _read_row(value: Any, queries: int, where: str) -> SystemRow:
     if not isinstance(value, Mapping):
         raise PackError(f"{where}: expected an object, found {type(value).__name__}")
-    rest = {name: one for name, one in value.items() if name not in MEASURES}
-    means = {name: value[name] for name in MEASURES if name in value}
+    known = {one.name for one in fields(SystemRow)} - {"means"}
+    rest = {name: one for name, one in value.items() if name in known}
+    means = {name: one for name, one in value.items() if name not in known}
     found = read_dataclass(SystemRow, {**rest, "means": means}, where)
     for name, values in found.by_query.items():
         if len(values) != queries:

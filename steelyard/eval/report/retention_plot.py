@@ -16,7 +16,7 @@ _SAID = 12
 
 
 def retention_plot(collections: Sequence[CollectionResult]) -> Plot | None:
-    """Dots with 95 % intervals; None where no system has a counterpart with the full model."""
+    """Dots with intervals; None where no system has a counterpart with the full model."""
     kept = [(each, _kept(each)) for each in collections]
     kept = [(each, rows) for each, rows in kept if rows]
     if not kept:

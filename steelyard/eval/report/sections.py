@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from steelyard.eval.report.content import Block, Code, Plot, Report, Section, Table, Text, plain
 from steelyard.eval.report.fusion_plot import fusion_plot
-from steelyard.eval.report.intervals import RESAMPLES
+from steelyard.eval.report.intervals import SETTINGS
 from steelyard.eval.report.queries_plot import queries_plot
 from steelyard.eval.report.retention_plot import retention_plot
 from steelyard.eval.report.sizes_plots import index_plot, table_plot
@@ -78,7 +78,8 @@ def _retention(collections: Sequence[CollectionResult]) -> Section:
         return Section("Retention", [text])
     text = Text(
         "Retention is a system's nDCG@10 as a share of that of the same system with the full "
-        "model in place of the look-up; bars are 95 % bootstrap intervals over queries."
+        "model in place of the look-up; bars are bootstrap intervals over queries, at the "
+        "evaluation's confidence (95 % unless it was told otherwise)."
     )
     return Section("Retention", [text, plot])
 
@@ -88,8 +89,8 @@ def _collection(collection: CollectionResult, number: int) -> Section:
     if any(row.by_query for row in collection.rows):
         blocks.append(
             Text(
-                f"In brackets: 95 % percentile bootstrap intervals of {RESAMPLES:,} resamples of "
-                "the queries. They tell how far a mean depends on these queries; systems are "
+                f"In brackets: 95 % percentile bootstrap intervals, {SETTINGS.resamples:,} "
+                "resamples of the queries. They tell how far a mean depends on these queries; systems are "
                 "compared below, query by query."
             )
         )
@@ -105,8 +106,8 @@ def _collection(collection: CollectionResult, number: int) -> Section:
             comparison,
             Text(
                 "p: two-sided paired t-test over queries; Holm: corrected for all systems of "
-                "this table. The interval is a bootstrap of the paired differences, not "
-                "corrected."
+                "this table. The interval is a bootstrap of the paired differences at the "
+                "evaluation's confidence (95 % unless it was told otherwise), not corrected."
             ),
         ]
     else:

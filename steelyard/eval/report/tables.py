@@ -57,7 +57,7 @@ def mean_table(collections: Sequence[CollectionResult]) -> Table | None:
     ]
     measures = [
         name
-        for name in MEASURES
+        for name in _measures(collections[0])
         if all(each.row(s).means.get(name) is not None for s in systems for each in collections)
     ]
     if not systems or not measures:
@@ -71,16 +71,12 @@ def mean_table(collections: Sequence[CollectionResult]) -> Table | None:
         for system in systems
     ]  # fmt: skip
     caption = f"Means over the {len(collections)} collections, each counted alike"
-    return Table(caption, ["system", *(SHOWN[name] for name in measures)], rows)
+    return Table(caption, ["system", *map(_title, measures)], rows)
 
 
 def measures_table(collection: CollectionResult) -> Table:
     """Every measure with its interval, retention, encoding speed."""
-    measures = [
-        name
-        for name in MEASURES
-        if any(row.means.get(name) is not None for row in collection.rows)
-    ]
+    measures = [name for name in _measures(collection) if _there(collection, name)]
     rows = [
         [
             plain(row.system),
@@ -90,7 +86,7 @@ def measures_table(collection: CollectionResult) -> Table:
         ]
         for row in collection.rows
     ]
-    columns = ["system", *(SHOWN[name] for name in measures), "retention %", "queries/s"]
+    columns = ["system", *map(_title, measures), "retention %", "queries/s"]
     return Table(f"Measures on {plain(collection.collection)}", columns, rows)
 
 
@@ -113,7 +109,7 @@ def comparison_table(collection: CollectionResult) -> Table | None:
                 f"{against.losses:,}",
             ]
         )
-    columns = ["system", "difference", "95 % interval", "p", "p (Holm)", "better", "equal"]
+    columns = ["system", "difference", "interval", "p", "p (Holm)", "better", "equal"]
     caption = f"nDCG@10 against {plain(collection.baseline)}"
     return Table(caption, [*columns, "worse"], rows) if rows else None
 
@@ -197,6 +193,21 @@ def _retention(row: SystemRow) -> str:
     if row.retention_low is None or row.retention_high is None:
         return text
     return f"{text} [{100 * row.retention_low:.1f}, {100 * row.retention_high:.1f}]"
+
+
+def _measures(collection: CollectionResult) -> list[str]:
+    """The usual ones first, then what else was asked for."""
+    found = list(dict.fromkeys(name for row in collection.rows for name in row.means))
+    usual = [name for name in MEASURES if name in found]
+    return usual + [name for name in found if name not in MEASURES]
+
+
+def _there(collection: CollectionResult, measure: str) -> bool:
+    return any(row.means.get(measure) is not None for row in collection.rows)
+
+
+def _title(measure: str) -> str:
+    return plain(SHOWN.get(measure, measure))
 
 
 def _count(number: int | None) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from steelyard.eval.collection import JudgedQueries
-from steelyard.eval.measures import measure
+from steelyard.eval.measures import MEASURES, measure
 from steelyard.eval.runs import make_run
 from steelyard.eval.sweeps.results import Quality
 from steelyard.plugin.engine import Candidates
 from steelyard.plugin.fusion import Fusion, fuse
 
 _DEPTH = 100
+_MEASURES = {name: MEASURES[name] for name in ("ndcg@10", "recall@100")}
 
 
 class Judge:
@@ -28,7 +29,7 @@ class Judge:
         """Of rankings in the order of the queries."""
         shallow = [Candidates(one.ids[:_DEPTH], one.scores[:_DEPTH]) for one in rankings]
         run = make_run("sweep", self._judged.queries, shallow)
-        means = measure(run, self._judged.qrels, self._ids).means
+        means = measure(run, self._judged.qrels, self._ids, _MEASURES).means
         return Quality(means["ndcg@10"], means["recall@100"])
 
     def fused(

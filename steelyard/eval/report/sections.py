@@ -90,8 +90,8 @@ def _collection(collection: CollectionResult, number: int) -> Section:
         blocks.append(
             Text(
                 f"In brackets: 95 % percentile bootstrap intervals, {SETTINGS.resamples:,} "
-                "resamples of the queries. They tell how far a mean depends on these queries; systems are "
-                "compared below, query by query."
+                "resamples of the queries. They tell how far a mean depends on these queries; "
+                "systems are compared below, query by query."
             )
         )
     else:
@@ -135,10 +135,7 @@ def _sizes(sizes: SizesResult | None) -> Section:
 def _fusion(fusion: FusionResult | None) -> Section:
     title = "Fusion weight"
     if fusion is None or not fusion.points:
-        text = (
-            "No sweep of weights was given: 'steelyard bench fusion' makes one, --fusion shows it."
-        )
-        return Section(title, [Text(text)])
+        return Section(title, [Text(_ABSENT.format("fusion"))])
     text = (
         f"{plain(fusion.collection)}, {fusion.queries:,} queries, {fusion.candidates:,} "
         "candidates of each arm. A best weight read off these queries is a weight fitted to "

@@ -150,7 +150,7 @@ def test_rows_tell_retention_and_the_test() -> None:
     rows = system_rows(measured, {}, "full", {"lookup": "full", "full": None}, SETTINGS)
     full, lookup = rows
     second = 1 / np.log2(3)
-    assert full.against_baseline is full.retention is full.retention_of is None
+    assert (full.against_baseline, full.retention, full.retention_of) == (None, None, None)
     assert lookup.retention == pytest.approx((3 + second) / 4)
     assert lookup.retention_of == "full"
     assert lookup.retention_low == pytest.approx((1 + 3 * second) / 4, abs=0.1)
@@ -158,4 +158,4 @@ def test_rows_tell_retention_and_the_test() -> None:
     assert lookup.against_baseline is not None
     assert lookup.against_baseline.losses == 1
     without = system_rows(measured[1:], {}, "full", {"lookup": "full"}, SETTINGS)
-    assert without[0].against_baseline is without[0].retention is None
+    assert (without[0].against_baseline, without[0].retention) == (None, None)

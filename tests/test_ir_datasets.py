@@ -27,12 +27,24 @@ class Titled(NamedTuple):
     year: int
 
 
+class Page(NamedTuple):
+    """As TREC's documents are: no field ``text``, and a raw page in bytes."""
+
+    doc_id: str
+    title: str
+    body: str
+    raw: bytes = b"<p>"
+
+    def default_text(self) -> str:
+        return f"{self.title} {self.body}"
+
+
 @pytest.fixture(scope="module")
 def registered(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Documents, and below them judged queries; TREC documents without a field ``text``."""
+    """Documents, below them judged queries, and pages without a field ``text``."""
     import ir_datasets
     from ir_datasets.datasets.base import Dataset
-    from ir_datasets.formats import JsonlDocs, TrecDocs, TrecQrels, TsvQueries
+    from ir_datasets.formats import JsonlDocs, TrecQrels, TsvQueries
     from ir_datasets.util import LocalDownload
 
     folder = tmp_path_factory.mktemp("ir-datasets")
@@ -40,7 +52,6 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> str:
         "queries.tsv": "q1\theavy documents\nq2\tunjudged\nq3\tlight queries\n",
         "qrels.txt": "q1 0 d1 2\nq1 0 d2 0\nq3 0 d2 1\nq9 0 d1 1\n",
         "bad.txt": "q1 0 d1\n",
-        "docs.trec": "<DOC>\n<DOCNO>t1</DOCNO>\n<TITLE>a title</TITLE>\n<TEXT>a body</TEXT>\n</DOC>\n",
     }
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
@@ -55,7 +66,9 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     docs = JsonlDocs(local(documents), doc_cls=Titled)
     queries = TsvQueries(local("queries.tsv"))
-    trec = TrecDocs(local("docs.trec"), parser="tut")
+    pages = write_jsonl(folder / "pages.jsonl", [{"doc_id": "t1", "title": "A", "body": "b"}])
+    mapping = {name: name for name in ("doc_id", "title", "body")}
+    trec = JsonlDocs(local(pages), doc_cls=Page, mapping=mapping)
     for name, parts in {
         NAME: [docs],
         f"{NAME}/test": [docs, queries, TrecQrels(local("qrels.txt"), {})],
@@ -102,10 +115,7 @@ def test_a_corpus(registered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert again.survey().sha256 == corpus.survey().sha256
     assert len(list((tmp_path / "ir_datasets").iterdir())) == 1
     (record,) = open_corpus(f"ir_datasets:{registered}/trec").records()
-    assert record.value is not None
-    assert record.value["_id"] == "t1"
-    assert "a title" in record.value["text"]
-    assert "a body" in record.value["text"]
+    assert record.value == {"_id": "t1", "body": "b", "text": "A b"}
     with pytest.raises(InputError, match="knows no"):
         open_corpus("ir_datasets:nobody")
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
+from steelyard.eval.results import read_result
 from tests.conftest import SCIFACT, Demo
 from tests.test_cli import ok
 
@@ -46,5 +46,5 @@ def _smaller_tables_rank_alike(demo: Demo, folder: Path, expected: float) -> Non
         pack, report = folder / dtype, folder / f"{dtype}.json"
         ok("pack", "convert", demo.pack, "--dtype", dtype, "--out", pack)
         ok("eval", SCIFACT, "--pack", pack, "--to", url, "--systems", "lookup", "--json", report)
-        (row,) = json.loads(report.read_text(encoding="utf-8"))["rows"]
-        assert row["ndcg@10"] == pytest.approx(expected, abs=0.003)
+        (row,) = read_result(report).collections[0].rows
+        assert row.means["ndcg@10"] == pytest.approx(expected, abs=0.003)

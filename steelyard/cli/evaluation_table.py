@@ -5,13 +5,6 @@ from __future__ import annotations
 from steelyard.cli.output import print_rows, status
 from steelyard.eval.results import CollectionResult
 
-_TITLES = {
-    "ndcg@10": "nDCG@10",
-    "recall@100": "R@100",
-    "recall@1000": "R@1000",
-    "rr@10": "RR@10",
-    "ap": "AP",
-}
 _NONE = "-"
 
 
@@ -33,7 +26,7 @@ def print_collection(result: CollectionResult, confidence: float) -> None:
 def _measures(result: CollectionResult) -> tuple[list[str], list[list[str]]]:
     measures = list(result.rows[0].means)
     timed = any(row.encode_qps is not None for row in result.rows)
-    columns = ["system", *(_TITLES.get(name, name) for name in measures), *["q/s"] * timed]
+    columns = ["system", *map(_title, measures), *["q/s"] * timed]
     rows = [
         [
             row.system,
@@ -65,6 +58,11 @@ def _comparisons(result: CollectionResult) -> tuple[list[str], list[list[str]]]:
     return columns, rows
 
 
+def _title(measure: str) -> str:
+    """``recall@100`` as it is printed: R@100."""
+    return measure.upper().replace("RECALL", "R").replace("NDCG", "nDCG")
+
+
 def _number(value: float | None, form: str) -> str:
     return _NONE if value is None else form.format(value)
 
@@ -76,8 +74,7 @@ def _notes(result: CollectionResult) -> list[str]:
         notes.append(f"{result.missing_queries:,} judged queries are not in the query file")
     left_out = sorted({n for row in result.rows for n, mean in row.means.items() if mean is None})
     if left_out:
-        names = ", ".join(_TITLES.get(name, name) for name in left_out)
+        names = ", ".join(map(_title, left_out))
         deep = "" if result.candidates is None else f": --candidates is {result.candidates:,}"
         notes.append(f"{names} looks deeper than some rankings go{deep}")
-    notes += [f"{name} is not measured: {why}" for name, why in result.failed.items()]
     return notes

@@ -248,7 +248,7 @@ class _Bench:
                 f"{next(iter(run.scores))!r}, the first judged is {self._judged.queries[0].id!r}",
                 "give the run of this collection and split",
             )
-        known = {document for found in self._judged.qrels.values() for document in found}
+        known = {document: True for found in self._judged.qrels.values() for document in found}
         if not any(document in known for query in answered for document in run.scores[query]):
             raise InputError(
                 f"no document of {path} is judged in {self._judged.name}: its first is "

@@ -30,21 +30,21 @@ class SystemResult:
     Attributes:
         system: what answered.
         run: its rankings.
-        measured: less the measures that look deeper than the rankings go.
+        measured: less the recalls that look deeper than the rankings go.
         encode_qps: queries encoded a second; None where nothing was encoded.
-        not_measured: our names of the measures that were left out.
+        measures: our names of all that were asked for.
     """
 
     system: System
     run: Run
     measured: Measured
     encode_qps: float | None = None
-    not_measured: tuple[str, ...] = ()
+    measures: tuple[str, ...] = tuple(MEASURES)
 
     @property
     def means(self) -> dict[str, float | None]:
         """All means; None for what was not measured."""
-        return {**self.measured.means, **dict.fromkeys(self.not_measured)}
+        return {name: self.measured.means.get(name) for name in self.measures}
 
     def row(self) -> dict[str, Any]:
         """As JSON, for tables without tests."""
@@ -115,14 +115,14 @@ def measured_run(
         system, run: what answered, and its rankings.
         judged: the queries.
         measures: our names and ir-measures' names.
-        depth: at which the rankings were cut; deeper measures are left out. None: nowhere.
+        depth: at which the rankings were cut; deeper recalls are left out. None: nowhere.
         encode_qps: queries encoded a second.
     """
-    deep = () if depth is None else tuple(too_deep(measures, depth))
+    deep = [] if depth is None else too_deep(measures, depth)
     wanted = {name: text for name, text in measures.items() if name not in deep}
     ids = [query.id for query in judged.queries]
     measured = measure(run, judged.qrels, ids, wanted)
-    return SystemResult(system, run, measured, encode_qps, deep)
+    return SystemResult(system, run, measured, encode_qps, tuple(measures))
 
 
 class Arms:

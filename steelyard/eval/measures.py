@@ -92,17 +92,20 @@ def named_measures(texts: Sequence[str]) -> dict[str, str]:
     named = {PRIMARY: MEASURES[PRIMARY]}
     for text in texts:
         full = str(parse_measure(text))
-        named[ours.get(full, full.lower())] = full
+        plain = full.lower().replace("r@", "recall@") if full.startswith("R@") else full.lower()
+        named[ours.get(full, plain)] = full
     return named
 
 
 def too_deep(measures: Mapping[str, str], depth: int) -> list[str]:
-    """Our names of the measures that look further down than ``depth`` ranks.
+    """Our names of the recalls that look further down than ``depth`` ranks.
 
-    Recall@1000 of a run that was cut at 100 is no recall@1000: it is not measured.
+    Recall@1000 of a ranking that was cut at 100 is its recall@100, under a name that misleads:
+    it is not told. What looks at the top, such as nDCG@10, judges a short list as it is.
     """
+    parsed = {name: parse_measure(text) for name, text in measures.items()}
     return [
         name
-        for name, text in measures.items()
-        if (parse_measure(text).params.get("cutoff") or 0) > depth
+        for name, one in parsed.items()
+        if one.NAME == "R" and one.params.get("cutoff", 0) > depth
     ]

@@ -231,8 +231,9 @@ def _parsed(name: str) -> System:
 
 
 def _explained(error: ValidationError, path: Path, lines: Mapping[Place, int]) -> InputError:
-    """The first thing that is wrong, where it stands, and what would be right."""
-    found = error.errors(include_url=False)[0]
+    """The first unknown key, else the first thing that is wrong; where, and what is right."""
+    errors = error.errors(include_url=False)
+    found = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     place: Place = tuple(found["loc"])
     line = next(lines[place[:n]] for n in range(len(place), -1, -1) if place[:n] in lines)
     shown = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in place).lstrip(".")

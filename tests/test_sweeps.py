@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from steelyard.cli import bench_sweeps
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import InputError
 from steelyard.eval.collection import JudgedQueries, Query
@@ -26,9 +27,10 @@ from steelyard.eval.sweeps.sizes import SizeGrid, default_dims, measure_sizes
 from steelyard.plugin.engine import Candidates, Generation
 from steelyard.plugin.exact import ExactIndex
 from steelyard.plugin.fusion import Fusion, fuse
+from steelyard.plugin.urls import open_engine
 from steelyard.progress import SilentProgress
 from steelyard.types import Document, EncodedDocuments, SparseVectors, l2_normalise
-from tests.conftest import DIMS, WORDS
+from tests.conftest import DIMS, WORDS, write_jsonl
 
 DOCUMENTS, CANDIDATES = 150, 120
 MOST_TERMS = 9
@@ -207,3 +209,56 @@ def test_a_sweep_is_read_as_it_was_written(
         path.write_text(text, encoding="utf-8")
         with pytest.raises(InputError):
             read_sweep(path, SizesResult)
+
+
+def test_the_commands_measure_what_an_engine_stores(
+    tmp_path: Path,
+    tiny_pack: Path,
+    index: ExactIndex,
+    tiny_encoder: QueryEncoder,
+    judged: JudgedQueries,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url = f"milvus-lite://{tmp_path / 'i.db'}?name=i"
+    stored = index.export()
+    # The index holds impacts; an engine makes them of weights, a hundredth of them.
+    weights_of = SparseVectors(
+        stored.sparse.indptr,
+        stored.sparse.ids,
+        (stored.sparse.weights + np.float32(0.5)) / np.float32(100),
+        stored.sparse.vocabulary_size,
+    )
+    spaces = tiny_encoder.metadata.spaces
+    made = replace(
+        index.generation,
+        name="i_20260101000000_00000001",
+        dense_space=spaces.dense,
+        sparse_space=spaces.sparse,
+    )
+    engine = open_engine(url, vocabulary=tiny_encoder.tokenizer)
+    engine.create(made)
+    engine.upsert(made, replace(stored, sparse=weights_of))
+    engine.seal(made)
+    engine.publish(made)
+    engine.close()
+    corpus = tmp_path / "tiny"
+    (corpus / "qrels").mkdir(parents=True)
+    write_jsonl(corpus / "queries.jsonl", [{"_id": q.id, "text": q.text} for q in judged.queries])
+    lines = [f"{q}\t{d}\t{n}\n" for q, found in judged.qrels.items() for d, n in found.items()]
+    (corpus / "qrels" / "test.tsv").write_text("".join(lines), encoding="utf-8")
+
+    out = tmp_path / "sizes.json"
+    bench_sweeps.sizes(
+        corpus, tiny_pack, url, "2,8", f"4,{MOST_TERMS},all", candidates=CANDIDATES, json=out
+    )
+    found = read_sweep(out, SizesResult)
+    expected = sizes_of(index, tiny_encoder, judged)
+    assert found.points == expected.points
+    assert found.command
+    assert "8 x all, float32" in capsys.readouterr().out
+    bench_sweeps.fusion(corpus, tiny_pack, url, step=0.5, candidates=CANDIDATES, json=out)
+    curve = read_sweep(out, FusionResult)
+    assert [point.dense_weight for point in curve.points] == [0, 0.5, 1, None]
+    assert (curve.documents, curve.sparse, curve.dense_weight) == (DOCUMENTS, "bm25", 0.7)
+    with pytest.raises(InputError, match="cannot read 'many' in --max-terms"):
+        bench_sweeps.sizes(corpus, tiny_pack, url, max_terms="many")

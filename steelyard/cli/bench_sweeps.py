@@ -32,7 +32,7 @@ SplitOption = Annotated[
     str, typer.Option(help="qrels/<split>.tsv; choose settings on train, report test.")
 ]
 CandidatesOption = Annotated[
-    int | None, typer.Option(min=1, help="Candidates of each arm; default: the pack's.")
+    int | None, typer.Option(min=100, help="Candidates of each arm; default: the pack's.")
 ]
 
 

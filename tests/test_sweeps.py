@@ -17,6 +17,7 @@ from steelyard.eval.measures import measure
 from steelyard.eval.runs import make_run
 from steelyard.eval.sweeps.fusion import measure_fusion, weights
 from steelyard.eval.sweeps.results import (
+    Difference,
     FusionResult,
     Quality,
     SizesResult,
@@ -105,6 +106,11 @@ def test_everything_kept_is_the_ordinary_evaluation(
     assert points[DIMS, MOST_TERMS, "float32"] == replace(whole, max_terms=MOST_TERMS)
     assert whole.lookup.ndcg10 == pytest.approx(1)
     assert points[2, None, "float32"].lookup.ndcg10 < 0.9
+    assert whole.difference == Difference(0, 0, 0)
+    small = points[2, None, "float32"]
+    assert small.difference is not None
+    assert small.difference.mean == pytest.approx(small.fused.ndcg10 - whole.fused.ndcg10)
+    assert small.difference.low < small.difference.mean < small.difference.high < 0
     assert points[DIMS, 4, "float32"].sparse != whole.sparse
 
 
@@ -177,6 +183,10 @@ def test_the_ends_of_the_fusion_curve_are_the_arms(
     assert len(result.points) == 12
     assert points[0.0].ndcg10 == pytest.approx(ordinary(judged, sparse).ndcg10, abs=1e-12)
     assert points[1.0].ndcg10 == pytest.approx(ordinary(judged, dense).ndcg10, abs=1e-12)
+    changes = {point.dense_weight: point.difference for point in result.points}
+    assert changes[0.7] == Difference(0, 0, 0)
+    assert changes[0.0] is not None
+    assert changes[0.0].mean == pytest.approx(points[0.0].ndcg10 - points[0.7].ndcg10)
     for method, weight in (("min-max", 0.7), ("rrf", None)):
         joined = [fuse(p, Fusion(method)) for p in zip(dense, sparse, strict=True)]
         expected = ordinary(judged, joined)

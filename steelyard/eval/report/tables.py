@@ -10,7 +10,7 @@ from steelyard.eval.report.fusion_plot import curves
 from steelyard.eval.report.intervals import mean_intervals
 from steelyard.eval.report.sizes_plots import unbeaten
 from steelyard.eval.results import MEASURES, CollectionResult, SystemRow
-from steelyard.eval.sweeps.results import FusionPoint, FusionResult, SizesResult
+from steelyard.eval.sweeps.results import Difference, FusionPoint, FusionResult, SizesResult
 
 SHOWN = {
     "ndcg@10": "nDCG@10",
@@ -127,13 +127,15 @@ def sizes_table(sizes: SizesResult) -> Table:
             f"{point.lookup.ndcg10:.4f}",
             f"{point.sparse.ndcg10:.4f}",
             f"{point.fused.ndcg10:.4f}",
+            _difference(point.difference),
             f"{point.fused.recall100:.4f}",
             "yes" if at in kept else "",
         ]
         for at, point in enumerate(sizes.points)
     ]
     columns = ["dimensions", "terms", "table", "index MB", "table MB", "look-up nDCG@10"]
-    columns += ["sparse nDCG@10", "fused nDCG@10", "fused R@100", "none better at its size"]
+    columns += ["sparse nDCG@10", "fused nDCG@10", "from the largest", "fused R@100"]
+    columns += ["none better at its size"]
     return Table(f"Quality against size on {plain(sizes.collection)}", columns, rows)
 
 
@@ -155,7 +157,7 @@ def fusion_table(fusion: FusionResult) -> Table:
             for point in fusion.points
             if point.method == "rrf" and point.dense == dense
         ]
-    columns = ["system", "point", "dense weight", "nDCG@10", "R@100"]
+    columns = ["system", "point", "dense weight", "nDCG@10", "from the pack's", "R@100"]
     return Table(f"Fusion on {plain(fusion.collection)}", columns, rows)
 
 
@@ -170,8 +172,13 @@ def _fusion_row(fusion: FusionResult, what: str, point: FusionPoint) -> list[str
         what,
         NOTHING if point.dense_weight is None else f"{point.dense_weight:.2f}",
         f"{point.fused.ndcg10:.4f}",
+        _difference(point.difference),
         f"{point.fused.recall100:.4f}",
     ]
+
+
+def _difference(found: Difference | None) -> str:
+    return NOTHING if found is None else f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
 
 
 def _measured(row: SystemRow, measures: Sequence[str]) -> list[str]:

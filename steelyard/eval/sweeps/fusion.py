@@ -10,7 +10,7 @@ from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import InputError
 from steelyard.eval.collection import JudgedQueries
 from steelyard.eval.results import package_versions
-from steelyard.eval.sweeps.quality import Judge
+from steelyard.eval.sweeps.quality import Graded, Judge, differences
 from steelyard.eval.sweeps.results import FusionPoint, FusionResult
 from steelyard.plugin.engine import SearchIndex
 from steelyard.plugin.fusion import Fusion
@@ -68,14 +68,16 @@ def measure_fusion(
         dense = {name: index.dense.search(some, candidates) for name, some in vectors.items()}
     with progress.stage("fuse", len(dense) * (len(grid) + 1)) as advance:
         for name, rankings in dense.items():
-            for weight in grid:
-                fusion = Fusion("min-max", (weight, 1 - weight))
-                fused = judge.fused(rankings, sparse, fusion)
-                points.append(FusionPoint(name, "min-max", weight, fused))
+            ways = [Fusion("min-max", (weight, 1 - weight)) for weight in grid]
+            graded: list[Graded] = []
+            for way in (*ways, Fusion("rrf", rrf_k=defaults.rrf_k)):
+                graded.append(judge.fused(rankings, sparse, way))
                 advance(1)
-            rrf = Fusion("rrf", rrf_k=defaults.rrf_k)
-            points.append(FusionPoint(name, "rrf", None, judge.fused(rankings, sparse, rrf)))
-            advance(1)
+            own = min(range(len(grid)), key=lambda at: abs(grid[at] - defaults.dense_weight))
+            told = differences(graded, own)
+            for weight, one, difference in zip((*grid, None), graded, told, strict=True):
+                method = "rrf" if weight is None else "min-max"
+                points.append(FusionPoint(name, method, weight, one.quality, difference))
     return FusionResult(
         collection=judged.name,
         queries=len(texts),

@@ -28,6 +28,20 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """Mean difference in nDCG@10 from a sweep's reference, query by query.
+
+    Attributes:
+        mean: of this point less the reference.
+        low, high: 95 % percentile bootstrap interval.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class SizePoint:
     """One index and one table, and how good they are.
 
@@ -40,6 +54,7 @@ class SizePoint:
         index_bytes: both together.
         table_bytes: of the query side's table, scales too.
         lookup, sparse, fused: quality of each arm and of both.
+        difference: of fused from the largest index with the pack's own table type.
     """
 
     dims: int
@@ -52,6 +67,7 @@ class SizePoint:
     lookup: Quality
     sparse: Quality
     fused: Quality
+    difference: Difference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +79,14 @@ class FusionPoint:
         method: ``min-max`` or ``rrf``.
         dense_weight: of min-max; the sparse arm has the rest. None for ``rrf``.
         fused: its quality.
+        difference: from the same arm at the weight nearest to the pack's.
     """
 
     dense: str
     method: str
     dense_weight: float | None
     fused: Quality
+    difference: Difference | None = None
 
 
 @dataclass(frozen=True, slots=True)

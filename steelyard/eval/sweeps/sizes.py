@@ -6,6 +6,7 @@ for each table, a sparse one once for each number of terms, and joined for each 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -14,7 +15,7 @@ from steelyard.encoders.query.tokenizer import TokenRows
 from steelyard.errors import InputError
 from steelyard.eval.collection import JudgedQueries
 from steelyard.eval.results import package_versions
-from steelyard.eval.sweeps.quality import Judge
+from steelyard.eval.sweeps.quality import Graded, Judge, differences
 from steelyard.eval.sweeps.results import Quality, SizePoint, SizesResult
 from steelyard.eval.sweeps.truncation import (
     dense_bytes,
@@ -93,6 +94,7 @@ def measure_sizes(
     texts = [query.text for query in judged.queries]
     judge, tokens = Judge(judged), queries.dense_tokens.encode(texts)
     points: list[SizePoint] = []
+    graded: list[Graded] = []
     total = len(grid.dims) * len(grid.dtypes) + len(grid.max_terms)
     with progress.stage("search", total) as advance:
         dense = {}
@@ -110,6 +112,7 @@ def measure_sizes(
     with progress.stage("fuse", len(dense) * len(sparse)) as advance:
         for (dims, dtype), one in dense.items():
             for count, other in sparse.items():
+                graded.append(judge.fused(one.rankings, other.rankings, fusion))
                 points.append(
                     SizePoint(
                         dims=dims,
@@ -121,11 +124,12 @@ def measure_sizes(
                         table_bytes=one.table_bytes,
                         lookup=one.quality,
                         sparse=other.quality,
-                        fused=judge.fused(one.rankings, other.rankings, fusion),
+                        fused=graded[-1].quality,
                     )
                 )
                 advance(1)
     metadata = queries.metadata
+    told = differences(graded, _largest(points, metadata.dense.dtype))
     return SizesResult(
         collection=judged.name,
         queries=len(judged.queries),
@@ -135,9 +139,19 @@ def measure_sizes(
         dtype=metadata.dense.dtype,
         candidates=candidates,
         fusion=asdict(fusion),
-        points=points,
+        points=[replace(p, difference=d) for p, d in zip(points, told, strict=True)],
         versions=package_versions(),
     )
+
+
+def _largest(points: Sequence[SizePoint], dtype: str) -> int:
+    """Place of the point with the most dimensions and terms; of those, the pack's own table."""
+
+    def size(at: int) -> tuple[int, float, bool]:
+        point = points[at]
+        return (point.dims, point.max_terms or math.inf, point.dtype == dtype)
+
+    return max(range(len(points)), key=size)
 
 
 def _dense_arm(
@@ -153,7 +167,9 @@ def _dense_arm(
     table = narrowed(widened(queries.tables[queries.metadata.dense.default_table]), dims, dtype)
     smaller = replace(content, dense=first_dims(content.dense, dims))
     rankings = ExactIndex(index.generation, smaller).dense.search(table.encode(tokens), candidates)
-    return _Arm(rankings, judge.quality(rankings), dense_bytes(smaller.dense), table_bytes(table))
+    return _Arm(
+        rankings, judge.grade(rankings).quality, dense_bytes(smaller.dense), table_bytes(table)
+    )
 
 
 def _sparse_arm(
@@ -163,7 +179,7 @@ def _sparse_arm(
     kept = heaviest_terms(content.sparse, count)
     smaller = ExactIndex(index.generation, replace(content, sparse=kept))
     rankings = smaller.sparse.search(terms, candidates)
-    return _Arm(rankings, judge.quality(rankings), posting_bytes(kept))
+    return _Arm(rankings, judge.grade(rankings).quality, posting_bytes(kept))
 
 
 def _check(grid: SizeGrid, most: int) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _MEASURE = "ndcg@10"
 _COLUMNS = 3
+_TIE = 2e-6
+"""Results are rounded to six decimals."""
 
 
 def queries_plot(collection: CollectionResult, name: str) -> Plot | None:
@@ -78,11 +80,15 @@ def sorted_differences(collection: CollectionResult) -> dict[str, NDArray[np.flo
 
 
 def _steps(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Runs of equal values: each run's value, and where the runs begin and end."""
+    """Runs of equal values, to a hundredth: each run's value, and where runs begin and end.
+
+    That is finer than a panel's pixels, and thousands of queries still make a small picture.
+    """
+    values = values.round(2)
     starts = np.flatnonzero(np.diff(values, prepend=np.inf))
     return values[starts], np.append(starts, len(values))
 
 
 def _counts(values: NDArray[np.float64]) -> tuple[int, int, int]:
-    wins, losses = int((values > 0).sum()), int((values < 0).sum())
+    wins, losses = int((values > _TIE).sum()), int((values < -_TIE).sum())
     return wins, len(values) - wins - losses, losses

@@ -26,10 +26,10 @@ def overview_table(collections: Sequence[CollectionResult]) -> Table:
     """What was measured on what."""
     rows = []
     for each in collections:
-        fusion = each.fusion.get("method", NOTHING)
+        fusion = str(each.fusion.get("method", NOTHING))
         weights = each.fusion.get("weights")
         if fusion == "min-max" and isinstance(weights, list | tuple):
-            fusion += " " + " / ".join(f"{weight:g}" for weight in weights)
+            fusion += " " + " / ".join(map(str, weights))
         rows.append(
             [
                 plain(each.collection),
@@ -37,7 +37,7 @@ def overview_table(collections: Sequence[CollectionResult]) -> Table:
                 _count(each.documents),
                 f"{each.missing_queries:,}",
                 _count(each.candidates),
-                plain(str(fusion)),
+                plain(fusion),
                 plain(each.search),
                 plain(each.baseline),
             ]

@@ -197,7 +197,7 @@ def test_what_is_missing_is_left_out_with_a_sentence() -> None:
         "Nothing is compared with the baseline here.",
         "No such sweep was given: 'steelyard bench sizes --json FILE' makes one, --sizes FILE",
         "No such sweep was given: 'steelyard bench fusion --json FILE' makes one, --fusion FILE",
-        "The results do not say by which commands they were made.",
+        "The evaluation does not say by which command it was made.",
         "The results do not say which versions they were made with.",
     ):
         assert sentence in text

@@ -43,14 +43,14 @@ def make_report(
         commands: that made the result; the sweeps know their own.
         title: of the report.
     """
-    ran = [*commands, *(sweep.command for sweep in (sizes, fusion) if sweep is not None)]
+    swept = [sweep.command for sweep in (sizes, fusion) if sweep is not None]
     sections = [
         _overview(result),
         _retention(result.collections),
         *(_collection(each, at) for at, each in enumerate(result.collections, start=1)),
         _sizes(sizes),
         _fusion(fusion),
-        _made(_versions(result, sizes, fusion), [command for command in ran if command]),
+        _made(_versions(result, sizes, fusion), commands, swept),
     ]
     return Report(plain(title), sections)
 
@@ -127,7 +127,10 @@ def _sizes(sizes: SizesResult | None) -> Section:
         "Fewer dimensions are the first of the stored vectors and of the table, at unit length "
         "again: a model that was not trained for that (MRL) loses more. Fewer terms are the "
         "heaviest of each document. Index: 4 bytes a component and 13 bytes a posting; texts and "
-        "the vectors' graph come on top. Table: bytes of the query side's dense table."
+        "the vectors' graph come on top. Table: bytes of the query side's dense table. 'From the "
+        "largest': the fused nDCG@10 less that of the largest index, with a 95 % bootstrap "
+        "interval over queries. The last column marks what nothing beats that is as small, index "
+        "and table together."
     )
     return Section(title, [Text(text), index_plot(sizes), table_plot(sizes), sizes_table(sizes)])
 
@@ -144,12 +147,13 @@ def _fusion(fusion: FusionResult | None) -> Section:
     return Section(title, [Text(text), fusion_plot(fusion), fusion_table(fusion)])
 
 
-def _made(versions: Mapping[str, str], commands: Sequence[str]) -> Section:
+def _made(versions: Mapping[str, str], commands: Sequence[str], swept: Sequence[str]) -> Section:
     blocks: list[Block] = []
-    if commands:
-        blocks.append(Code("\n".join(plain(command) for command in commands)))
-    else:
-        blocks.append(Text("The results do not say by which commands they were made."))
+    if not commands:
+        blocks.append(Text("The evaluation does not say by which command it was made."))
+    known = [plain(command) for command in (*commands, *swept) if command]
+    if known:
+        blocks.append(Code("\n".join(known)))
     if versions:
         rows = [[plain(name), plain(version)] for name, version in versions.items()]
         blocks.append(Table("Versions", ["package", "version"], rows))

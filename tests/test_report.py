@@ -39,8 +39,10 @@ from steelyard.eval.sweeps.results import (
     Quality,
     SizePoint,
     SizesResult,
+    read_sweep,
     sweep_to_dict,
 )
+from tests.conftest import ROOT
 
 HOSTILE = (
     "<script>alert('1')</script>|$\\frac$ `a` [x](javascript:y) <b>*&amp;*_</b> \x00\ud800\n# h"
@@ -268,6 +270,13 @@ def test_unbeaten_points_by_hand() -> None:
 
     points = [point(5, 0.5), point(3, 0.4), point(4, 0.3), point(5, 0.6), point(9, 0.6)]
     assert unbeaten(points) == {1, 3}
+
+
+def test_the_figures_of_the_docs_are_read() -> None:
+    figures = ROOT / "docs" / "figures"
+    assert len(read_sweep(figures / "sizes-scifact.json", SizesResult).points) == 48
+    assert len(read_sweep(figures / "fusion-scifact.json", FusionResult).points) == 44
+    assert len(read_sweep(figures / "fusion-scifact-train.json", FusionResult).points) == 22
 
 
 def test_the_command_joins_files_and_refuses_others(

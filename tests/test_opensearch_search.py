@@ -222,7 +222,7 @@ def test_from_the_command_line(small: Small, url: str, tmp_path: Path) -> None:
     assert first["document"]["title"] == title["title"]
     figures = []
     for search in ("exact", "engine"):
-        ok("eval", small.corpus, *to, "--systems", "lookup,bm25,lookup+bm25",
+        ok("eval", small.corpus, *to, "--systems", "lookup,match,lookup+bm25+match",
            "--search", search, "--json", results)  # fmt: skip
         rows = read_result(results).collections[0].rows
         figures.append([(r.system, r.means["ndcg@10"], r.means["recall@100"]) for r in rows])

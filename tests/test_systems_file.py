@@ -149,10 +149,16 @@ test: {resamples: 200}
 def _the_runs_measure_the_same(place: Path, folder: Path, expected: float | None) -> None:
     report = folder / "again.json"
     done = CliRunner().invoke(
-        app, ["eval", str(place / "one"), "--from-runs", str(folder), "--json", str(report)]
-    )
+        app,
+        ["eval", str(place / "one"), "--from-runs", str(folder), "--json", str(report),
+         "--baseline", "full", "--measures", "R@1000,RR@10"],
+    )  # fmt: skip
     assert done.exit_code == 0, done.output
     again = read_result(report).collections[0]
+    assert again.baseline == "full"
+    assert list(again.rows[0].means) == ["ndcg@10", "recall@1000", "rr@10"]
+    assert again.row("lookup").retention_of == "full"
+    assert again.row("lookup+bm25").retention_of is None
     assert again.row("lookup+bm25").means["rr@10"] == pytest.approx(expected)
     assert again.documents is None
     assert again.search == "runs"
@@ -312,6 +318,9 @@ def test_options_that_would_be_passed_over_are_refused(place: Path) -> None:
         (["corpus", "--config", "x.yaml"], "CORPUS has no meaning here"),
         (["--from-runs", "x", "--qrels", "y", "--candidates", "3"], "--candidates has no meaning"),
         (["--from-runs", str(place)], "--from-runs needs judgements"),
+        (["--from-runs", str(place / "pack"), str(place / "one"), "--baseline", "nobody"],
+         "no system 'nobody' for a baseline"),
+        (["--config", "x.yaml", "--baseline", "full"], "--baseline has no meaning here"),
         ([str(place / "one"), "--pack", "x"], "--to is missing"),
         (["--pack", "x", "--to", "y"], "CORPUS is missing"),
         ([str(place / "one"), "--pack", str(place / "pack"), "--to", "y", "--search", "z"],

@@ -54,6 +54,15 @@ def evaluate_command(
             f"Default: {DEFAULT_SYSTEMS}, with the pack's sparse kind."
         ),
     ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="The system of the test; default: the first.")
+    ] = None,
+    measures: Annotated[
+        str | None,
+        typer.Option(
+            help="Of ir-measures, comma-separated; default: nDCG@10,R@100,R@1000,RR@10,AP."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="qrels/<split>.tsv.")] = "test",
     candidates: Annotated[
         int | None, typer.Option(min=1, help="Candidates of each arm; default: 1000.")
@@ -93,8 +102,9 @@ def evaluate_command(
         _only(context, "config", "runs", "json", *tower)
         plan = _plan_of_file(config, {name for name in tower if _given(context, name)}, tower)
     elif from_runs:
-        _only(context, "corpus", "from_runs", "qrels", "split", "json")
-        plan = _plan_of_runs(corpus, split, qrels, from_runs)
+        told = ("baseline", "measures", "json")
+        _only(context, "corpus", "from_runs", "qrels", "split", *told)
+        plan = _told(_plan_of_runs(corpus, split, qrels, from_runs), baseline, measures)
     elif corpus is None or pack is None or to is None:
         missing = "CORPUS" if corpus is None else "--pack" if pack is None else "--to"
         raise InputError(
@@ -106,7 +116,7 @@ def evaluate_command(
             pack, to, systems, fusion=fusion, candidates=candidates, feedback=feedback,
             search=search,
         )  # fmt: skip
-        plan = plan_collection(corpus, split, planned, tower)
+        plan = _told(plan_collection(corpus, split, planned, tower), baseline, measures)
     evaluate_and_tell(plan, runs=runs, nested=config is not None, json=json).complain()
 
 
@@ -191,6 +201,19 @@ def _plan_of_file(path: Path, given: set[str], tower: dict[str, Any]) -> Plan:
     return replace(plan, tower={**plan.tower, **{name: tower[name] for name in given}})
 
 
+def _told(plan: Plan, baseline: str | None, measures: str | None) -> Plan:
+    """The plan with another baseline and other measures; None leaves them."""
+    from dataclasses import replace
+
+    from steelyard.eval.measures import named_measures
+
+    names = [system.name for system in plan.collections[0].systems]
+    if baseline is not None and baseline not in names:
+        raise InputError(f"no system {baseline!r} for a baseline", f"known: {', '.join(names)}")
+    wanted = plan.measures if measures is None else named_measures(measures.split(","))
+    return replace(plan, baseline=baseline, measures=wanted)
+
+
 def _plan_of_runs(
     corpus: str | None, split: str, qrels: Path | None, places: Sequence[Path]
 ) -> Plan:
@@ -198,7 +221,7 @@ def _plan_of_runs(
     from steelyard.eval.collection import judged_queries, read_qrels_only
     from steelyard.eval.plan import CollectionPlan, Plan, SystemPlan
     from steelyard.eval.runs import run_files, run_name
-    from steelyard.eval.systems import System
+    from steelyard.eval.systems import System, full_name
 
     if corpus is not None and qrels is None:
         read = partial(judged_queries, corpus, split)
@@ -217,7 +240,7 @@ def _plan_of_runs(
             "name a folder of TREC run files, each with a name of its own",
         )
     systems = [
-        SystemPlan(System(name, None, None), run=file)
+        SystemPlan(System(name, None, None), run=file, retention_of=full_name(name, names))
         for name, file in zip(names, files, strict=True)
     ]
     return Plan([CollectionPlan(str(corpus or qrels), read, systems)])

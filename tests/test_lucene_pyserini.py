@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from steelyard.eval.results import read_result
 from steelyard.plugin.urls import open_engine
 from steelyard.types import SparseVectors
 from tests.conftest import ROOT, Small
@@ -49,8 +50,8 @@ def test_the_commands(small: Small, place: Path, tmp_path: Path) -> None:
     for search in ("exact", "engine"):
         ok("eval", small.corpus, *to, "--systems", "lookup,bm25,lookup+bm25+feedback",
            "--search", search, "--json", results)  # fmt: skip
-        rows = json.loads(results.read_text(encoding="utf-8"))["rows"]
-        figures.append([(row["system"], row["ndcg@10"], row["recall@100"]) for row in rows])
+        rows = read_result(results).collections[0].rows
+        figures.append([(r.system, r.means["ndcg@10"], r.means["recall@100"]) for r in rows])
     assert figures[0] == figures[1]
     again = ok("index", small.corpus, "--pack", small.pack, "--to", url(place))
     assert "already there" in again.replace("\n", " ")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from steelyard.errors import EngineError, PackMismatchError
+from steelyard.eval.results import read_result
 from steelyard.indexer.loading.load import exact_index, load_shards
 from steelyard.indexer.loading.sink import LoadReport
 from steelyard.plugin.abilities import SearchesBoth
@@ -221,10 +222,10 @@ def test_from_the_command_line(small: Small, url: str, tmp_path: Path) -> None:
     assert first["document"]["title"] == title["title"]
     figures = []
     for search in ("exact", "engine"):
-        ok("eval", small.corpus, *to, "--systems", "lookup,bm25,lookup+bm25",
+        ok("eval", small.corpus, *to, "--systems", "lookup,match,lookup+bm25+match",
            "--search", search, "--json", results)  # fmt: skip
-        rows = json.loads(results.read_text(encoding="utf-8"))["rows"]
-        figures.append([(row["system"], row["ndcg@10"], row["recall@100"]) for row in rows])
+        rows = read_result(results).collections[0].rows
+        figures.append([(r.system, r.means["ndcg@10"], r.means["recall@100"]) for r in rows])
     assert figures[0] == figures[1]
     fails(4, "no index 'nobody'", "search", "x", "--pack", small.pack, "--to",
           url.rsplit("/", 1)[0] + "/nobody")  # fmt: skip

@@ -13,6 +13,7 @@ from steelyard.cli import (
     bench,
     bench_engines,
     bench_indexing,
+    bench_sweeps,
     changes,
     cluster,
     demo,
@@ -25,6 +26,7 @@ from steelyard.cli import (
     pack,
     plan,
     query,
+    report,
     search,
     status,
     tower,
@@ -46,6 +48,8 @@ for command in (
     bench_engines.recall,
     bench_indexing.indexing,
     bench_indexing.soak,
+    bench_sweeps.sizes,
+    bench_sweeps.fusion,
 ):
     bench.app.command()(command)
 app.add_typer(dev.app, name="dev")
@@ -65,6 +69,7 @@ app.command("adopt")(adopt.adopt)
 app.command("query")(query.query)
 app.command("eval")(evaluate.evaluate_command)
 app.command("guard")(guard.guard)
+app.command("report")(report.report)
 app.command("demo")(demo.demo)
 app.command("status")(status.status)
 

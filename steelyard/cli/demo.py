@@ -7,20 +7,19 @@ import resource
 import shlex
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
 
-from steelyard.cli.evaluate import print_results, run_systems
+from steelyard.cli.evaluate import evaluate_and_tell, plan_collection, plan_systems
 from steelyard.cli.example_corpus import example_corpus
 from steelyard.cli.options import PrecisionOption
 from steelyard.cli.output import JsonOption, RichProgress, console, status, write_json
 from steelyard.cli.search import print_answer
 from steelyard.cli.summary import summary
-from steelyard.eval.systems import DEFAULT_SYSTEMS, FEEDBACK_DOCUMENTS
+from steelyard.eval.systems import FEEDBACK_DOCUMENTS
 
 if TYPE_CHECKING:
     from steelyard.plugin.searcher import Searcher
@@ -51,13 +50,12 @@ def demo(
     from steelyard.encoders.distillation.settings import DistillationSettings
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.eval.collection import read_judged
-    from steelyard.eval.systems import parse_systems
+    from steelyard.eval.runs import read_trec
     from steelyard.indexer.build import EncodeSettings, index_corpus
     from steelyard.indexer.distillation_job import DistillationJob, distill_pack
     from steelyard.indexer.loading.job import LoadSettings
     from steelyard.indexer.loading.sink import Sink
     from steelyard.indexer.reading.readers import open_corpus
-    from steelyard.plugin.fusion import Fusion
     from steelyard.plugin.searcher import Searcher
     from steelyard.plugin.urls import open_engine
 
@@ -67,7 +65,6 @@ def demo(
     judged, source = read_judged(folder), open_corpus(folder)
     pack = out / "pack"
     url = f"milvus-lite://{quote(str((out / 'index.db').resolve()))}?name=demo"
-    fusion = Fusion()
 
     _step(1, f"embed {folder.name} with {model} and distill its query side into a table")
     job = DistillationJob(
@@ -92,23 +89,17 @@ def demo(
     )
 
     _step(3, f"measure on the {len(judged.queries)} judged test queries")
-    results = run_systems(
-        parse_systems(DEFAULT_SYSTEMS),
-        judged,
-        pack,
-        url,
-        fusion=fusion,
-        candidates=CANDIDATES,
-        feedback=FEEDBACK_DOCUMENTS,
-        tower={"precision": precision},
-    )
-    print_results(judged.name, results)
+    systems = plan_systems(pack, url, candidates=CANDIDATES)
+    plan = plan_collection(str(folder), "test", systems, {"precision": precision})
+    outcome = evaluate_and_tell(plan, runs=out / "runs")
+    outcome.complain()
+    (measured,) = outcome.result.collections
 
     _step(4, "search, by look-up alone")
-    fused = next(result for result in results if result.system.name == "lookup+bm25")
+    fused = read_trec(out / "runs" / "lookup+bm25.trec")
     with Searcher.open(pack, url) as searcher:
         texts = {query.id: query.text for query in judged.queries[:AGREEMENT_QUERIES]}
-        same = sum(_agrees(searcher, text, fused.run.scores[i]) for i, text in texts.items())
+        same = sum(_agrees(searcher, text, fused.scores[i]) for i, text in texts.items())
         progress.say(
             f"the table ranks the stored vectors exactly, in memory; Milvus Lite's own search "
             f"gives the same first ten for {same} of {len(texts)} queries"
@@ -127,14 +118,9 @@ def demo(
     )
     write_json(
         {
-            "rows": [result.row() for result in results],
-            "collection": judged.name,
+            **measured.to_dict(),
             "model": model,
             "seed": seed,
-            "search": "exact",
-            "fusion": asdict(fusion),
-            "candidates": CANDIDATES,
-            "feedback": FEEDBACK_DOCUMENTS,
             "agreement": {"queries": len(texts), "same": same},
             "seconds": round(seconds, 1),
             "peak_memory_gb": round(peak, 2),

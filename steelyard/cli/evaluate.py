@@ -1,39 +1,52 @@
-"""``steelyard eval``: systems over one index and judged queries."""
+"""``steelyard eval``: systems over judged queries."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from steelyard.cli.evaluation_table import print_collection
 from steelyard.cli.options import (
     AdapterMovedOption,
     DeviceOption,
-    EngineOption,
     ModelMovedOption,
-    PackOption,
     PrecisionOption,
 )
-from steelyard.cli.output import JsonOption, RichProgress, print_rows, status, write_json
-from steelyard.errors import EngineError, InputError
-from steelyard.eval.systems import DEFAULT_SYSTEMS
+from steelyard.cli.output import JsonOption, RichProgress, write_json
+from steelyard.errors import InputError
+from steelyard.eval.systems import DEFAULT_SYSTEMS, FEEDBACK_DOCUMENTS
 
 if TYPE_CHECKING:
-    from steelyard.eval.collection import JudgedQueries
-    from steelyard.eval.evaluate import SystemResult
-    from steelyard.eval.systems import System
+    from steelyard.eval.carry_out import Outcome
+    from steelyard.eval.plan import Plan, SystemPlan
+    from steelyard.eval.results import CollectionResult
+    from steelyard.eval.runs import Run
 
-SEARCHES = ("exact", "engine")
+RUNS_HELP = "Write a TREC run file a system here; with --config in a folder a collection."
 
 
 def evaluate_command(
+    context: typer.Context,
     corpus: Annotated[
-        Path, typer.Argument(metavar="CORPUS", help="BEIR folder with queries and qrels.")
-    ],
-    pack: PackOption,
-    to: EngineOption,
+        str | None,
+        typer.Argument(
+            metavar="CORPUS", help="BEIR folder with queries and qrels, or ir_datasets:ID."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML of collections and systems, instead of CORPUS."),
+    ] = None,
+    pack: Annotated[
+        Path | None, typer.Option("--pack", metavar="PACK", help="Query pack folder.")
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="URL", help="Engine, as in 'index'.")
+    ] = None,
     systems: Annotated[
         str | None,
         typer.Option(
@@ -41,137 +54,210 @@ def evaluate_command(
             f"Default: {DEFAULT_SYSTEMS}, with the pack's sparse kind."
         ),
     ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="The system of the test; default: the first.")
+    ] = None,
+    measures: Annotated[
+        str | None,
+        typer.Option(
+            help="Of ir-measures, comma-separated; default: nDCG@10,R@100,R@1000,RR@10,AP."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="qrels/<split>.tsv.")] = "test",
     candidates: Annotated[
-        int | None, typer.Option(min=1, help="Candidates of each arm; default: the pack's.")
+        int | None, typer.Option(min=1, help="Candidates of each arm; default: 1000.")
     ] = None,
     fusion: Annotated[
         str | None, typer.Option(help="min-max or rrf; default: the pack's.")
     ] = None,
-    feedback: Annotated[int, typer.Option(min=1, help="Documents that refine a query.")] = 3,
+    feedback: Annotated[
+        int, typer.Option(min=1, help="Documents that refine a query.")
+    ] = FEEDBACK_DOCUMENTS,
     search: Annotated[
         str,
         typer.Option(
             help="exact: in memory, over the vectors the engine stores; engine: its own search."
         ),
     ] = "exact",
-    runs: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write a TREC run file a system here.")
+    from_runs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH", help="Measure TREC run files, or a folder of them; no index is needed."
+        ),
     ] = None,
+    qrels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Judgements of --from-runs, instead of CORPUS."),
+    ] = None,
+    runs: Annotated[Path | None, typer.Option(metavar="DIR", help=RUNS_HELP)] = None,
     model: ModelMovedOption = None,
     adapter: AdapterMovedOption = None,
     precision: PrecisionOption = "auto",
     device: DeviceOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Measure systems on judged queries: nDCG@10, R@100, RR@10, AP, encoding speed."""
-    from steelyard.encoders.pack.files import read_metadata
-    from steelyard.eval.collection import read_judged
-    from steelyard.eval.systems import default_systems, parse_systems
-    from steelyard.plugin.fusion import Fusion
-
-    metadata = read_metadata(pack)
-    parsed = parse_systems(systems or default_systems(metadata.sparse.kind))
-    judged, defaults = read_judged(corpus, split), metadata.fusion
-    method, depth = Fusion.of_pack(defaults, fusion), candidates or defaults.candidates
-    if search not in SEARCHES:
-        raise InputError(f"unknown --search {search!r}", f"choose one of {', '.join(SEARCHES)}")
-    results = run_systems(
-        parsed,
-        judged,
-        pack,
-        to,
-        fusion=method,
-        candidates=depth,
-        feedback=feedback,
-        exact=search == "exact",
-        tower={"model": model, "adapter": adapter, "precision": precision, "device": device},
-    )
-    if runs is not None:
-        from steelyard.eval.runs import write_trec
-
-        runs.mkdir(parents=True, exist_ok=True)
-        for result in results:
-            write_trec(result.run, runs / f"{result.system.name}.trec")
-    print_results(judged.name, results)
-    if judged.missing:
-        status.print(f"  {judged.missing} judged queries are not in the query file", markup=False)
-    report = {
-        "collection": judged.name,
-        "queries": len(judged.queries),
-        "missing_queries": judged.missing,
-        "candidates": depth,
-        "fusion": asdict(method),
-        "feedback": feedback,
-        "search": search,
-        "baseline": parsed[0].name,
-        "rows": [result.row() for result in results],
-    }
-    write_json(report, json)
+    """Measure systems on judged queries: measures, retention, tests against the baseline."""
+    tower = {"model": model, "adapter": adapter, "precision": precision, "device": device}
+    if config is not None:
+        _only(context, "config", "runs", "json", *tower)
+        plan = _plan_of_file(config, {name for name in tower if _given(context, name)}, tower)
+    elif from_runs:
+        told = ("baseline", "measures", "json")
+        _only(context, "corpus", "from_runs", "qrels", "split", *told)
+        plan = _told(_plan_of_runs(corpus, split, qrels, from_runs), baseline, measures)
+    elif corpus is None or pack is None or to is None:
+        missing = "CORPUS" if corpus is None else "--pack" if pack is None else "--to"
+        raise InputError(
+            f"{missing} is missing", "give CORPUS, --pack and --to; or --config; or --from-runs"
+        )
+    else:
+        _only(context, *(set(context.params) - {"config", "from_runs", "qrels"}))
+        planned = plan_systems(
+            pack, to, systems, fusion=fusion, candidates=candidates, feedback=feedback,
+            search=search,
+        )  # fmt: skip
+        plan = _told(plan_collection(corpus, split, planned, tower), baseline, measures)
+    evaluate_and_tell(plan, runs=runs, nested=config is not None, json=json).complain()
 
 
-def run_systems(
-    systems: list[System],
-    judged: JudgedQueries,
-    pack: Path,
-    to: str,
-    *,
-    exact: bool = True,
-    tower: dict[str, Any],
-    **settings: Any,
-) -> list[SystemResult]:
-    """Open pack and engine, and evaluate.
+def evaluate_and_tell(
+    plan: Plan, *, runs: Path | None = None, nested: bool = False, json: Path | None = None
+) -> Outcome:
+    """Carry a plan out; print each collection's table, and write its files, once it is there.
 
     Args:
-        systems, judged: what to measure on what.
-        pack, to: the query pack's folder and the engine's URL.
-        exact: search the stored vectors in memory; else ask the engine.
-        tower: of the full model: what ``open_dense_encoder`` takes.
-        settings: ``fusion``, ``candidates`` and ``feedback`` of ``evaluate``.
+        plan: what.
+        runs: folder of the TREC run files; None writes none.
+        nested: a folder in it for each collection.
+        json: file of the result; None writes none.
     """
-    from steelyard.encoders.documents.from_pack import open_dense_encoder
-    from steelyard.encoders.query.encoder import QueryEncoder
-    from steelyard.eval.evaluate import evaluate
-    from steelyard.plugin.exact import ExactIndex
-    from steelyard.plugin.packs import check_spaces
-    from steelyard.plugin.urls import open_engine
+    from steelyard.eval.carry_out import carry_out
+    from steelyard.eval.results import EvaluationResult, package_versions
+    from steelyard.eval.runs import file_names, write_trec
 
-    queries, progress = QueryEncoder.load(pack), RichProgress()
-    engine = open_engine(to, must_exist=True, vocabulary=queries.tokenizer)
-    try:
-        generation = engine.resolve()
-        if generation is None:
-            raise EngineError(f"no index {engine.alias!r} in {to}", "run 'steelyard index' first")
-        check_spaces(queries.metadata.spaces, generation)
-        index = engine.open(generation)
-        if exact:
-            with progress.stage("read the stored vectors"):
-                index = ExactIndex(generation, index.export())
-        return evaluate(
-            systems,
-            judged,
-            queries,
-            index,
-            lambda: open_dense_encoder(queries.metadata, **tower),
-            progress,
-            **settings,
+    done: list[CollectionResult] = []
+    folders = file_names([collection.name for collection in plan.collections])
+
+    def finished(collection: CollectionResult, found: Sequence[Run]) -> None:
+        print_collection(collection, plan.testing.confidence)
+        done.append(collection)
+        write_json(EvaluationResult(done, {}, package_versions()).to_dict(), json)
+        if runs is None:
+            return
+        folder = runs / folders.get(collection.collection, "runs") if nested else runs
+        folder.mkdir(parents=True, exist_ok=True)
+        names = file_names([run.system for run in found])
+        for run in found:
+            write_trec(run, folder / f"{names[run.system]}.trec")
+
+    outcome = carry_out(plan, RichProgress(), finished)
+    write_json(outcome.result.to_dict(), json)
+    return outcome
+
+
+def plan_systems(
+    pack: Path,
+    to: str,
+    systems: str | None = None,
+    *,
+    fusion: str | None = None,
+    candidates: int | None = None,
+    feedback: int = FEEDBACK_DOCUMENTS,
+    search: str = "exact",
+) -> list[SystemPlan]:
+    """Systems by name over one pack and index; None is the default of each."""
+    from steelyard.encoders.pack.files import read_metadata
+    from steelyard.eval.evaluate import EVALUATION_CANDIDATES
+    from steelyard.eval.plan import FusionChange, SystemPlan
+    from steelyard.eval.systems import default_systems, parse_systems
+
+    metadata = read_metadata(pack)
+    change = FusionChange(fusion)
+    change.over(metadata.fusion)
+    return [
+        SystemPlan(system, pack, to, change, candidates or EVALUATION_CANDIDATES, search=search)
+        for system in parse_systems(systems or default_systems(metadata.sparse.kind), feedback)
+    ]
+
+
+def plan_collection(
+    corpus: str, split: str, systems: Sequence[SystemPlan], tower: dict[str, Any]
+) -> Plan:
+    """One collection, whose first system is the baseline."""
+    from steelyard.eval.collection import judged_queries
+    from steelyard.eval.plan import CollectionPlan, Plan
+
+    read = partial(judged_queries, corpus, split)
+    return Plan([CollectionPlan(f"{corpus} {split}", read, systems)], tower=tower)
+
+
+def _plan_of_file(path: Path, given: set[str], tower: dict[str, Any]) -> Plan:
+    """The file's plan; what is said of the tower on the command line goes before."""
+    from dataclasses import replace
+
+    from steelyard.eval.systems_file import read_systems_file
+
+    plan = read_systems_file(path)
+    return replace(plan, tower={**plan.tower, **{name: tower[name] for name in given}})
+
+
+def _told(plan: Plan, baseline: str | None, measures: str | None) -> Plan:
+    """The plan with another baseline and other measures; None leaves them."""
+    from dataclasses import replace
+
+    from steelyard.eval.measures import named_measures
+
+    names = [system.name for system in plan.collections[0].systems]
+    if baseline is not None and baseline not in names:
+        raise InputError(f"no system {baseline!r} for a baseline", f"known: {', '.join(names)}")
+    wanted = plan.measures if measures is None else named_measures(measures.split(","))
+    return replace(plan, baseline=baseline, measures=wanted)
+
+
+def _plan_of_runs(
+    corpus: str | None, split: str, qrels: Path | None, places: Sequence[Path]
+) -> Plan:
+    """TREC run files as systems, by their names."""
+    from steelyard.eval.collection import judged_queries, read_qrels_only
+    from steelyard.eval.plan import CollectionPlan, Plan, SystemPlan
+    from steelyard.eval.runs import run_files, run_name
+    from steelyard.eval.systems import System, full_name
+
+    if corpus is not None and qrels is None:
+        read = partial(judged_queries, corpus, split)
+    elif qrels is not None and corpus is None:
+        read = partial(read_qrels_only, qrels)
+    else:
+        raise InputError(
+            "--from-runs needs judgements, from one place",
+            "give a judged CORPUS or --qrels FILE",
         )
-    finally:
-        engine.close()
-
-
-def print_results(name: str, results: list[SystemResult]) -> None:
-    """The table on the terminal."""
-    rows = []
-    for result in results:
-        row = result.row()
-        rows.append(
-            [
-                row["system"],
-                *(f"{row[m]:.4f}" for m in ("ndcg@10", "recall@100", "rr@10", "ap")),
-                f"{row['encode_qps']:,.0f}",
-                f"{row['p_value']:.2g}",
-            ]
+    files = [file for place in places for file in run_files(place)]
+    names = [run_name(file) for file in files]
+    if not files or len(set(names)) != len(names):
+        raise InputError(
+            f"{len(files)} run files, {len(set(names))} names of systems",
+            "name a folder of TREC run files, each with a name of its own",
         )
-    columns = ["system", "nDCG@10", "R@100", "RR@10", "AP", "q/s"]
-    print_rows(name, [*columns, f"p vs {results[0].system.name}"], rows)
+    systems = [
+        SystemPlan(System(name, None, None), run=file, retention_of=full_name(name, names))
+        for name, file in zip(names, files, strict=True)
+    ]
+    return Plan([CollectionPlan(str(corpus or qrels), read, systems)])
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _only(context: typer.Context, *allowed: str) -> None:
+    """Refuse options that would be passed over."""
+    other = sorted(n for n in context.params if n not in allowed and _given(context, n))
+    if other:
+        shown = "CORPUS" if other[0] == "corpus" else f"--{other[0].replace('_', '-')}"
+        raise InputError(
+            f"{shown} has no meaning here",
+            "it goes with CORPUS, --pack and --to alone; in --config it is said in the file",
+        )

@@ -12,7 +12,7 @@ Corpus = Annotated[
     typer.Argument(
         metavar="CORPUS",
         help="BEIR folder; a .jsonl, .csv, .tsv or .parquet file, .gz and .zst too; a folder or "
-        "'glob' of them; hf:NAME?split=train; - for standard input.",
+        "'glob' of them; hf:NAME?split=train; ir_datasets:ID; - for standard input.",
     ),
 ]
 PackOption = Annotated[Path, typer.Option("--pack", metavar="PACK", help="Query pack folder.")]

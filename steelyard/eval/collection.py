@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steelyard.errors import InputError
+from steelyard.indexer.reading.ir_datasets_source import IR_DATASETS
 from steelyard.indexer.reading.json_lines import read_id, read_object
-from steelyard.indexer.reading.streams import TOO_LONG, read_lines
+from steelyard.indexer.reading.streams import TOO_LONG, plain_name, read_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,35 @@ def _query(data: bytes) -> Query | str:
     return Query(identifier, text) if isinstance(text, str) else "no text"
 
 
+def judged_queries(source: str | Path, split: str = "test") -> JudgedQueries:
+    """The judged queries of a BEIR folder, or of ``ir_datasets:ID``, whose id names the split.
+
+    Raises:
+        InputError: there are none.
+        MissingExtraError: ``ir_datasets`` is not installed.
+    """
+    if str(source).startswith(IR_DATASETS):
+        from steelyard.eval.ir_datasets_queries import read_ir_dataset
+
+        return read_ir_dataset(str(source))
+    return read_judged(Path(source), split)
+
+
+def read_qrels_only(path: Path) -> JudgedQueries:
+    """Judgements without texts, to measure runs: TREC's four columns, or BEIR's three.
+
+    Raises:
+        InputError: no such file, or a line of another form.
+    """
+    if not path.is_file():
+        raise InputError(f"no judgements at {path}", "give a qrels file")
+    qrels = read_qrels(path)
+    if not qrels:
+        raise InputError(f"{path} holds no judgement", "give a qrels file")
+    name = plain_name(path.name).removesuffix(".tsv").removesuffix(".txt")
+    return JudgedQueries(name, [Query(query, "") for query in qrels], qrels)
+
+
 def read_judged(folder: Path, split: str = "test") -> JudgedQueries:
     """The judged queries of a BEIR folder.
 
@@ -98,7 +128,7 @@ def read_judged(folder: Path, split: str = "test") -> JudgedQueries:
         missing = qrels_file if queries_file else folder / "queries.jsonl"
         splits = sorted(file.stem for file in (folder / "qrels").glob("*.tsv"))
         raise InputError(f"no {missing}", f"splits here: {', '.join(splits) or 'none'}")
-    qrels = _read_qrels(qrels_file)
+    qrels = read_qrels(qrels_file)
     queries, bad = read_queries(queries_file)
     if bad:
         raise InputError(f"{queries_file}, line {bad[0].line}: {bad[0].reason}", "mend the file")
@@ -108,20 +138,31 @@ def read_judged(folder: Path, split: str = "test") -> JudgedQueries:
     return JudgedQueries(f"{folder.name}/{split}", judged, qrels, len(qrels) - len(judged))
 
 
-def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
-    """Tab-separated query id, document id, relevance; a header and blank lines are passed over."""
+def read_qrels(path: Path) -> dict[str, dict[str, int]]:
+    """Query id -> document id -> relevance.
+
+    Lines are query, document, relevance between tabs, as BEIR has them, or query, iteration,
+    document, relevance between white space, as TREC has them. BEIR's header and blank lines are
+    passed over.
+
+    Raises:
+        InputError: a line of another form.
+    """
     qrels: dict[str, dict[str, int]] = {}
     for line in read_lines(path):
         try:
-            row = line.data.decode("utf-8").split("\t")
+            text = line.data.decode("utf-8")
             blank = not line.too_long and not line.data.strip()
-            if blank or (line.number == 1 and row[0] == "query-id"):
+            if blank or (line.number == 1 and text.split("\t")[0] == "query-id"):
                 continue
-            query, document, relevance = row
+            if text.count("\t") == 2:
+                query, document, relevance = text.split("\t")
+            else:
+                query, _, document, relevance = text.split()
             qrels.setdefault(query, {})[document] = int(relevance)
         except ValueError as error:
             raise InputError(
                 f"{path}, line {line.number}: expected query-id, corpus-id, score in UTF-8",
-                "separate them by tabs",
+                "separate them by tabs; or TREC's four columns",
             ) from error
     return qrels

@@ -2,47 +2,55 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from steelyard.encoders.documents.batching import encode_in_batches
 from steelyard.encoders.documents.protocol import FullModel
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import InputError
 from steelyard.eval.collection import JudgedQueries
-from steelyard.eval.measures import Measured, measure, paired_p_value
+from steelyard.eval.encodings import FullQueries, PackQueries
+from steelyard.eval.measures import MEASURES, Measured, measure, too_deep
 from steelyard.eval.runs import Run, make_run
-from steelyard.eval.systems import FEEDBACK_DOCUMENTS, System
-from steelyard.plugin.engine import Candidates, SearchIndex
-from steelyard.plugin.fusion import Fusion, fuse
+from steelyard.eval.systems import System
+from steelyard.plugin.engine import DENSE, MATCH, SPARSE, Candidates, SearchIndex
+from steelyard.plugin.fusion import Fusion, fuse_arms
 from steelyard.plugin.ranking import feedback_queries
 from steelyard.progress import Progress
-from steelyard.types import DenseVectors, SparseVectors
 
-_TIMED_SECONDS = 0.5
+EVALUATION_CANDIDATES = 1000
+"""Candidates of each arm where nobody says: as in the paper, and what recall@1000 needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class SystemResult:
-    """One row of the table."""
+    """What a system returned, and its measures.
+
+    Attributes:
+        system: what answered.
+        run: its rankings.
+        measured: less the recalls that look deeper than the rankings go.
+        encode_qps: queries encoded a second; None where nothing was encoded.
+        measures: our names of all that were asked for.
+    """
 
     system: System
     run: Run
     measured: Measured
-    encode_qps: float
-    p_value: float
+    encode_qps: float | None = None
+    measures: tuple[str, ...] = tuple(MEASURES)
+
+    @property
+    def means(self) -> dict[str, float | None]:
+        """All means; None for what was not measured."""
+        return {name: self.measured.means.get(name) for name in self.measures}
 
     def row(self) -> dict[str, Any]:
-        """As JSON; ``p_value`` is the paired t-test of nDCG@10 against the first system."""
-        return {
-            "system": self.system.name,
-            **{name: round(value, 4) for name, value in self.measured.means.items()},
-            "encode_qps": round(self.encode_qps, 1),
-            "p_value": self.p_value,
-        }
+        """As JSON, for tables without tests."""
+        qps = None if self.encode_qps is None else round(self.encode_qps, 1)
+        means = {n: None if v is None else round(v, 4) for n, v in self.means.items()}
+        return {"system": self.system.name, **means, "encode_qps": qps}
 
 
 def evaluate(
@@ -55,142 +63,125 @@ def evaluate(
     *,
     fusion: Fusion,
     candidates: int,
-    feedback: int = FEEDBACK_DOCUMENTS,
+    measures: Mapping[str, str] = MEASURES,
 ) -> list[SystemResult]:
     """Evaluate systems on one index; each arm is searched once, whichever systems share it.
 
     Args:
-        systems: what to compare; the first is the baseline of the significance test.
+        systems: what to compare.
         judged: the queries.
         queries: the pack.
         index: the documents.
         open_full_model: called only when a system needs the full model.
         progress: shows the searches.
         fusion, candidates: as in the searcher.
-        feedback: documents that refine a query in systems with feedback.
+        measures: our names and ir-measures' names.
     """
     if not systems:
         raise InputError("no system to evaluate")
-    kind = queries.metadata.sparse.kind
-    other = next((s for s in systems if s.sparse not in (None, kind)), None)
-    if other is not None:
-        raise InputError(
-            f"system {other.name!r} wants a {other.sparse} arm, the pack has {kind}",
-            f"write {other.name.replace(str(other.sparse), kind)!r}",
-        )
     texts = [query.text for query in judged.queries]
-    encodings = _encode(systems, texts, queries, open_full_model, progress)
-    arms = _Arms(index, encodings, candidates)
-    rankings = {}
+    encoded = PackQueries(queries, texts, FullQueries(texts, open_full_model, progress))
+    for system in systems:
+        encoded.check(system)
+    arms = Arms(index, encoded)
+    results = []
     with progress.stage("search", len(systems)) as advance:
         for system in systems:
-            rankings[system.name] = arms.answer(system, fusion, feedback)
+            rankings = arms.answer(system, fusion, candidates)
+            run = make_run(system.name, judged.queries, rankings)
+            qps = encoded.queries_per_second(system)
+            depth = min_depth(candidates, index)
+            results.append(measured_run(system, run, judged, measures, depth, qps))
             advance(1)
+    return results
+
+
+def min_depth(candidates: int, index: SearchIndex) -> int | None:
+    """How deep rankings of so many candidates go; None where they can hold every document."""
+    return None if candidates >= index.count() else candidates
+
+
+def measured_run(
+    system: System,
+    run: Run,
+    judged: JudgedQueries,
+    measures: Mapping[str, str] = MEASURES,
+    depth: int | None = None,
+    encode_qps: float | None = None,
+) -> SystemResult:
+    """Measure a run.
+
+    Args:
+        system, run: what answered, and its rankings.
+        judged: the queries.
+        measures: our names and ir-measures' names.
+        depth: at which the rankings were cut; deeper recalls are left out. None: nowhere.
+        encode_qps: queries encoded a second.
+    """
+    deep = [] if depth is None else too_deep(measures, depth)
+    wanted = {name: text for name, text in measures.items() if name not in deep}
     ids = [query.id for query in judged.queries]
-    runs = {s.name: make_run(s.name, judged.queries, rankings[s.name]) for s in systems}
-    measured = {name: measure(run, judged.qrels, ids) for name, run in runs.items()}
-    baseline = measured[systems[0].name].by_query["ndcg@10"]
-    return [
-        SystemResult(
-            system,
-            runs[system.name],
-            measured[system.name],
-            encodings.queries_per_second(system),
-            paired_p_value(measured[system.name].by_query["ndcg@10"], baseline),
-        )
-        for system in systems
-    ]
+    measured = measure(run, judged.qrels, ids, wanted)
+    return SystemResult(system, run, measured, encode_qps, tuple(measures))
 
 
-@dataclass(frozen=True, slots=True)
-class _Encodings:
-    """The queries, encoded once for all systems, and what that cost a query."""
+class Arms:
+    """Searches each arm of one index once, however many systems share it.
 
-    dense: dict[str, DenseVectors]
-    sparse: SparseVectors
-    seconds: dict[tuple[str | None, bool], float]
+    Args:
+        index: the documents.
+        encoded: the queries.
+        matching: where the engine's own BM25 is searched; None is ``index``.
+    """
 
-    def queries_per_second(self, system: System) -> float:
-        return 1 / self.seconds[system.dense, system.sparse is not None]
+    def __init__(
+        self, index: SearchIndex, encoded: PackQueries, matching: SearchIndex | None = None
+    ) -> None:
+        self._index, self._encoded, self._matching = index, encoded, matching or index
+        self._found: dict[tuple[str, int], list[Candidates]] = {}
 
-
-def _encode(
-    systems: Sequence[System],
-    texts: list[str],
-    queries: QueryEncoder,
-    open_full_model: Callable[[], FullModel],
-    progress: Progress,
-) -> _Encodings:
-    dense: dict[str, DenseVectors] = {}
-    seconds: dict[tuple[str | None, bool], float] = {}
-    sparse = queries.encode_sparse(texts)
-    seconds[None, True] = _seconds_a_query(lambda: queries.encode_sparse(texts), len(texts))
-    if any(system.dense == "lookup" for system in systems):
-        dense["lookup"] = queries.encode_dense(texts)
-        seconds["lookup", False] = _seconds_a_query(
-            lambda: queries.encode_dense(texts), len(texts)
-        )
-        seconds["lookup", True] = _seconds_a_query(lambda: queries.encode_query(texts), len(texts))
-    if any(system.dense == "full" for system in systems):
-        with progress.stage("encode queries with the full model"):
-            model = open_full_model()
-            lengths = model.token_lengths(texts)
-
-            def encode() -> DenseVectors:
-                return encode_in_batches(texts, lengths, model.encode_query, model.dims)
-
-            dense["full"] = encode()
-            seconds["full", False] = _seconds_a_query(encode, len(texts))
-            seconds["full", True] = seconds["full", False] + seconds[None, True]
-    return _Encodings(dense, sparse, seconds)
-
-
-def _seconds_a_query(encode: Callable[[], object], count: int) -> float:
-    """Median over runs that fill half a second; the caller has warmed it up."""
-    runs: list[float] = []
-    while not runs or sum(runs) < _TIMED_SECONDS:
-        started = time.perf_counter()
-        encode()
-        runs.append(time.perf_counter() - started)
-    return statistics.median(runs) / count
-
-
-class _Arms:
-    """Searches each arm once, however many systems share it."""
-
-    def __init__(self, index: SearchIndex, encodings: _Encodings, candidates: int) -> None:
-        self._index, self._encodings, self._candidates = index, encodings, candidates
-        self._dense: dict[str, list[Candidates]] = {}
-        self._sparse: list[Candidates] | None = None
-
-    def answer(self, system: System, fusion: Fusion, feedback: int) -> list[Candidates]:
-        sparse = self._search_sparse() if system.sparse else None
-        if system.dense is None:
-            return sparse or []
-        rankings = self._joined(self._search_dense(system.dense), sparse, fusion)
-        if not system.feedback:
+    def answer(self, system: System, fusion: Fusion, candidates: int) -> list[Candidates]:
+        """A ranking a query, as deep as an arm's."""
+        texts, encoded = self._encoded.texts, self._encoded
+        arms: dict[str, list[Candidates]] = {}
+        if system.dense:
+            arms[DENSE] = self._once(
+                system.dense,
+                candidates,
+                lambda: self._index.dense.search(encoded.dense(str(system.dense)), candidates),
+            )
+        if system.sparse:
+            arms[SPARSE] = self._once(
+                SPARSE,
+                candidates,
+                lambda: self._index.sparse.search(encoded.sparse, candidates),
+            )
+        if system.match:
+            arms[MATCH] = self._once(
+                MATCH, candidates, lambda: self._matching.match.search(texts, candidates)
+            )
+        rankings = _joined(arms, fusion, candidates)
+        if not system.dense or not system.feedback:
             return rankings
-        vectors = self._encodings.dense[system.dense]
-        refined = feedback_queries(self._index, vectors, rankings, feedback)
-        again = self._index.dense.search(refined, self._candidates)
-        return self._joined(again, sparse, fusion)
+        vectors = encoded.dense(system.dense)
+        refined = feedback_queries(self._index, vectors, rankings, system.feedback)
+        again = {**arms, DENSE: self._index.dense.search(refined, candidates)}
+        return _joined(again, fusion, candidates)
 
-    def _search_dense(self, source: str) -> list[Candidates]:
-        if source not in self._dense:
-            vectors = self._encodings.dense[source]
-            self._dense[source] = self._index.dense.search(vectors, self._candidates)
-        return self._dense[source]
-
-    def _search_sparse(self) -> list[Candidates]:
-        if self._sparse is None:
-            self._sparse = self._index.sparse.search(self._encodings.sparse, self._candidates)
-        return self._sparse
-
-    def _joined(
-        self, dense: list[Candidates], sparse: list[Candidates] | None, fusion: Fusion
+    def _once(
+        self, name: str, candidates: int, search: Callable[[], list[Candidates]]
     ) -> list[Candidates]:
-        """Fused rankings, as deep as an arm's."""
-        if sparse is None:
-            return dense
-        depth = self._candidates
-        return [fuse((d, s), fusion, depth) for d, s in zip(dense, sparse, strict=True)]
+        key = (name, candidates)
+        if key not in self._found:
+            self._found[key] = search()
+        return self._found[key]
+
+
+def _joined(arms: dict[str, list[Candidates]], fusion: Fusion, depth: int) -> list[Candidates]:
+    """Fused rankings, as deep as an arm's; those of a single arm as they are."""
+    if len(arms) == 1:
+        return next(iter(arms.values()))
+    return [
+        fuse_arms(dict(zip(arms, each, strict=True)), fusion, depth)
+        for each in zip(*arms.values(), strict=True)
+    ]

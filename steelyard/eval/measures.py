@@ -1,17 +1,23 @@
-"""Measures by ir-measures, and a paired significance test."""
+"""Measures by ir-measures: means and values by query."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from steelyard.errors import needs_extra
+from steelyard.errors import InputError, first_line, needs_extra
+from steelyard.eval.results import MEASURES as KEYS
 from steelyard.eval.runs import Run
 
-MEASURES = {"ndcg@10": "nDCG@10", "recall@100": "R@100", "rr@10": "RR@10", "ap": "AP"}
-"""Our names and ir-measures' names."""
+MEASURES = dict(zip(KEYS, ("nDCG@10", "R@100", "R@1000", "RR@10", "AP"), strict=True))
+"""Our names and ir-measures' names, in the order of the table's columns."""
+
+PRIMARY = "ndcg@10"
+"""The measure that systems are tested in, and whose retention is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,29 +28,84 @@ class Measured:
     by_query: dict[str, NDArray[np.float64]]
 
 
-def measure(run: Run, qrels: dict[str, dict[str, int]], queries: list[str]) -> Measured:
-    """Measure a run on the judged queries; one that was not answered scores 0."""
+def measure(
+    run: Run,
+    qrels: Mapping[str, Mapping[str, int]],
+    queries: Sequence[str],
+    measures: Mapping[str, str] = MEASURES,
+) -> Measured:
+    """Measure a run on the judged queries; one that was not answered scores 0.
+
+    Args:
+        run: what a system returned; AP is over all of it.
+        qrels: query id -> document id -> relevance.
+        queries: ids of the judged queries to measure.
+        measures: our names and ir-measures' names.
+
+    Raises:
+        InputError: a measure that ir-measures cannot compute here.
+    """
     with needs_extra("eval"):
         import ir_measures
 
-    parsed = {name: ir_measures.parse_measure(text) for name, text in MEASURES.items()}
+    parsed = {name: parse_measure(text) for name, text in measures.items()}
     names = {value: key for key, value in parsed.items()}
     position = {query: row for row, query in enumerate(queries)}
-    by_query = {name: np.zeros(len(queries)) for name in MEASURES}
-    judged = {query: qrels[query] for query in queries}
-    for metric in ir_measures.iter_calc(list(parsed.values()), judged, run.scores):
-        by_query[names[metric.measure]][position[metric.query_id]] = metric.value
+    by_query = {name: np.zeros(len(queries)) for name in measures}
+    judged = {query: dict(qrels[query]) for query in queries}
+    try:
+        for metric in ir_measures.iter_calc(list(parsed.values()), judged, run.scores):
+            by_query[names[metric.measure]][position[metric.query_id]] = metric.value
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"ir-measures cannot compute {', '.join(measures.values())}: {first_line(error)}",
+            "leave that measure out, or install its provider",
+        ) from error
     return Measured({name: float(values.mean()) for name, values in by_query.items()}, by_query)
 
 
-def paired_p_value(ours: NDArray[np.float64], baseline: NDArray[np.float64]) -> float:
-    """Two-sided paired t-test over queries; 1 where it has nothing to tell apart.
+def parse_measure(text: str) -> Any:
+    """A measure by ir-measures' name, such as ``nDCG@10`` or ``P@5``.
 
-    That is when no query differs, when all differ by the same, and with fewer than two queries.
+    Raises:
+        InputError: there is none of that name.
     """
-    from scipy.stats import ttest_rel
+    with needs_extra("eval"):
+        import ir_measures
 
-    difference = ours - baseline
-    if len(difference) < 2 or np.ptp(difference) == 0:
-        return 1.0
-    return float(ttest_rel(ours, baseline).pvalue)
+    try:
+        return ir_measures.parse_measure(text)
+    except (NameError, ValueError, SyntaxError, TypeError) as error:
+        raise InputError(
+            f"no measure {text!r}",
+            f"write them as ir-measures does: {', '.join(MEASURES.values())}",
+        ) from error
+
+
+def named_measures(texts: Sequence[str]) -> dict[str, str]:
+    """Our name and ir-measures' name of each; the primary one is always there, and first.
+
+    Raises:
+        InputError: an unknown one.
+    """
+    ours = {str(parse_measure(text)): key for key, text in MEASURES.items()}
+    named = {PRIMARY: MEASURES[PRIMARY]}
+    for text in texts:
+        full = str(parse_measure(text))
+        plain = full.lower().replace("r@", "recall@") if full.startswith("R@") else full.lower()
+        named[ours.get(full, plain)] = full
+    return named
+
+
+def too_deep(measures: Mapping[str, str], depth: int) -> list[str]:
+    """Our names of the recalls that look further down than ``depth`` ranks.
+
+    Recall@1000 of a ranking that was cut at 100 is its recall@100, under a name that misleads:
+    it is not told. What looks at the top, such as nDCG@10, judges a short list as it is.
+    """
+    parsed = {name: parse_measure(text) for name, text in measures.items()}
+    return [
+        name
+        for name, one in parsed.items()
+        if one.NAME == "R" and one.params.get("cutoff", 0) > depth
+    ]

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from steelyard.errors import EngineError, InputError, SteelyardError, first_line
 from steelyard.plugin.engine import Engine
@@ -133,6 +134,21 @@ def _open_pair(dense: str, sparse: str, must_exist: bool, vocabulary: Vocabulary
         first.close()
         second.close()
         raise
+
+
+def relative_to(url: str, folder: Path) -> str:
+    """The same URL, with the path of a file engine taken from ``folder`` where it is relative."""
+    pair = split_pair(url)
+    if pair:
+        return ",".join(
+            f"{arm}={relative_to(one, folder)}"
+            for arm, one in zip(("dense", "sparse"), pair, strict=True)
+        )
+    scheme, colon, rest = url.partition(":")
+    if scheme not in _FILES or not colon or rest.startswith("/"):
+        return url
+    path, mark, query = rest.partition("?")
+    return f"{scheme}:{quote(str(folder))}/{path}{mark}{query}"
 
 
 def _shown(url: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from steelyard.errors import InputError
 from steelyard.indexer.reading.corpus import Corpus
 from steelyard.indexer.reading.formats import FORMATS, check_format, format_of, open_part
+from steelyard.indexer.reading.ir_datasets_source import IR_DATASETS, spool_documents
 from steelyard.indexer.reading.mapping import FieldMapping
 from steelyard.indexer.reading.spool import spool_input
 
@@ -16,7 +17,7 @@ STDIN = "-"
 HUGGING_FACE = "hf:"
 _BEIR = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
 _SAVED = ("state.json", "dataset_dict.json")
-_WAYS = "give a file, a folder, a glob, hf:NAME or - for standard input"
+_WAYS = "give a file, a folder, a glob, hf:NAME, ir_datasets:ID or - for standard input"
 
 
 def open_corpus(
@@ -26,8 +27,9 @@ def open_corpus(
 
     Args:
         source: a BEIR folder (of which ``corpus.jsonl`` is read); a file, ``.gz`` and ``.zst``
-            too; a folder or a glob, whose files are read in order of their names; ``hf:NAME``; or
-            ``-``, standard input, which is copied into the cache at once.
+            too; a folder or a glob, whose files are read in order of their names; ``hf:NAME``;
+            ``ir_datasets:ID``; or ``-``, standard input. The last two are copied into the cache
+            at once.
         mapping: which fields of a record make a document.
         format: of the files; None goes by their names.
 
@@ -40,6 +42,9 @@ def open_corpus(
         from steelyard.indexer.reading.hugging_face_part import HuggingFacePart
 
         return Corpus(path, [HuggingFacePart(text, mapping)], mapping)
+    if text.startswith(IR_DATASETS):
+        part = open_part(spool_documents(text), "", "jsonl", mapping)
+        return Corpus(Path(text.removeprefix(IR_DATASETS)), [part], mapping)
     if text == STDIN:
         return _one_file(spool_input(format), mapping, format)
     path = path.expanduser()

@@ -1,0 +1,1 @@
+"""Reports: results as Markdown and as one HTML file, with plots."""

@@ -1,0 +1,1 @@
+"""Sweeps: quality against a setting, on vectors that are read once."""

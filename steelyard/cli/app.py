@@ -19,6 +19,7 @@ from steelyard.cli import (
     dev,
     encode,
     evaluate,
+    export_pyserini,
     generations,
     index,
     pack,
@@ -48,6 +49,7 @@ for command in (
 ):
     bench.app.command()(command)
 app.add_typer(dev.app, name="dev")
+app.add_typer(export_pyserini.app, name="export")
 app.add_typer(cluster.app, name="cluster")
 app.command("index")(index.index)
 app.command("encode-documents")(index.encode_documents)

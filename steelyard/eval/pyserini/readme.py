@@ -1,0 +1,161 @@
+"""The README of an export: what is in it, and Pyserini's commands for our run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from steelyard.encoders.pack.metadata import FusionDefaults
+from steelyard.plugin.engine import DENSE, SPARSE
+
+if TYPE_CHECKING:
+    from steelyard.eval.pyserini.export import PyseriniExport
+
+HITS = 1000
+
+_HEAD = """\
+# An index for Pyserini
+
+Written by Steelyard from {source}, with the query pack {pack_id}.
+
+Pyserini 1.6 with Python 3.11 or newer, faiss-cpu, pandas, and a Java of 21 or newer that
+`JAVA_HOME` names. Run the commands in this folder.
+
+```sh
+export OPENAI_API_KEY=none  # Pyserini is not imported without any
+```
+"""
+
+_INDEX = """
+## The sparse arm
+
+```sh
+python -m pyserini.index.lucene --collection JsonVectorCollection --input collection \\
+  --index lucene --generator DefaultLuceneDocumentGenerator --threads 2 --impact --pretokenized
+```
+
+{documents:,} documents are in `collection/`. {empty:,} have no term, and Anserini leaves them out
+(it says `empty`): the index counts {lucene_documents:,}.
+"""
+
+_SPARSE = """
+```sh
+python -m pyserini.search.lucene --impact --index lucene --encoder queries/sparse.jsonl \\
+  --min-idf -1 --topics queries/topics.json --hits {hits} --output runs/sparse.trec
+```
+
+Impacts are floor({document_scale:g} x weight), at most 512, and the query's weights
+round({query_scale} x weight), so a score is {factor:,.0f} times Steelyard's up to the rounding of
+the query: a term's weight is off by {error:g} at most. Without `--min-idf -1`, terms that every
+document has are left out.
+"""
+
+_DENSE = """
+## The dense arm
+
+```sh
+python -m pyserini.search.faiss --index faiss --encoded-queries queries \\
+  --topics queries/topics.json --hits {hits} --output runs/dense.trec
+```
+
+`faiss/` holds {faiss_documents:,} unit vectors, compared by inner product, all with all: the scores
+are Steelyard's. A query without a known token ({without_dense:,} here) gets documents of score 0;
+Steelyard gives it none.
+"""
+
+_MIN_MAX = """
+## Both
+
+```sh
+python - <<'END'
+from pyserini.fusion import interpolation
+from pyserini.trectools import RescoreMethod, TrecRun
+
+runs = [TrecRun(f"runs/{{arm}}.trec").rescore(RescoreMethod.NORMALIZE) for arm in ("dense", "sparse")]
+interpolation(runs, alpha={alpha:g}, k={hits}).save_to_txt("runs/hybrid.trec", tag="hybrid")
+END
+```
+
+That is min-max over each arm's {hits} best, {dense:g} dense and {sparse:g} sparse, as in Steelyard. (`python -m
+pyserini.fusion --method normalize` weighs the arms alike; `--method interpolation` does not
+normalise.)
+"""
+
+_RRF = """
+## Both
+
+```sh
+python -m pyserini.fusion --method rrf --rrf.k {rrf_k} --runs runs/dense.trec runs/sparse.trec \\
+  --output runs/hybrid.trec --runtag hybrid
+```
+"""
+
+_MEASURE = """
+## Measures
+
+```sh
+for run in runs/*.trec; do
+  python -m pyserini.eval.trec_eval -c -m ndcg_cut.10 -m recall.100 queries/qrels.txt "$run"
+done
+```
+
+`-c` counts a query that found nothing as 0. {queries:,} queries, {judgements:,} judgements.
+`queries/topics.tsv` is the same topics for other tools.
+"""
+
+_NO_QUERIES = """
+## Queries
+
+None were exported. In Python:
+
+```python
+from steelyard.eval.pyserini.environment import prepare_pyserini
+from steelyard.eval.pyserini.query_encoders import {names}
+
+prepare_pyserini()
+```
+
+and then `LuceneImpactSearcher("lucene", ImpactQueryEncoder(pack, {query_scale}), min_idf=-1)` or
+`FaissSearcher("faiss", DenseQueryEncoder(pack))`.
+"""
+
+
+def readme(made: PyseriniExport, fusion: FusionDefaults) -> str:
+    """The text of README.md; every command in it runs as it stands."""
+    values = {
+        "hits": HITS,
+        "source": made.source,
+        "pack_id": made.pack_id,
+        "documents": made.documents,
+        "empty": made.empty,
+        "lucene_documents": made.lucene_documents,
+        "faiss_documents": made.faiss_documents,
+        "document_scale": made.document_scale,
+        "query_scale": made.query_scale,
+        "factor": made.document_scale * made.query_scale,
+        "error": 0.5 / made.query_scale,
+        "names": "DenseQueryEncoder, ImpactQueryEncoder",
+        "dense": fusion.dense_weight,
+        "sparse": fusion.sparse_weight,
+        "alpha": fusion.dense_weight / ((fusion.dense_weight + fusion.sparse_weight) or 1),
+        "rrf_k": fusion.rrf_k,
+    }
+    if made.queries is not None:
+        values |= {
+            "queries": made.queries.count,
+            "judgements": made.queries.judgements,
+            "without_dense": made.queries.without_dense,
+        }
+    sections = [_HEAD]
+    if SPARSE in made.arms:
+        sections.append(_INDEX)
+    if made.queries is None:
+        sections.append(_NO_QUERIES)
+    else:
+        if SPARSE in made.arms:
+            sections.append(_SPARSE)
+        if DENSE in made.arms:
+            sections.append(_DENSE)
+        if len(made.arms) == 2:
+            sections.append(_RRF if fusion.method == "rrf" else _MIN_MAX)
+        sections.append(_MEASURE)
+    return "".join(section.format(**values) for section in sections)

@@ -42,7 +42,7 @@ def pyserini(
     ] = None,
     query_scale: Annotated[
         int, typer.Option(min=1, help="Pyserini's integer query weights are ours times this.")
-    ] = 100,
+    ] = 10_000,
     file_megabytes: Annotated[
         int, typer.Option(min=1, help="A file of the collection ends after so many.")
     ] = 256,

@@ -15,8 +15,13 @@ from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import InputError
 from steelyard.types import DenseVectors, SparseVectors
 
-QUERY_SCALE = 100
-"""Pyserini's query weights are integers: ours times this, rounded."""
+QUERY_SCALE = 10_000
+"""Pyserini's query weights are integers: ours times this, rounded.
+
+A score is summed in float32, so integers up to 2^24 are exact: with the documents' 100, a score of
+16. With 100, as in Pyserini's own encoders, the best ten of 12 in 300 SciFact queries changed; with
+10,000 of none.
+"""
 
 MAX_QUERY_TERMS = 512
 """The heaviest terms of a query are searched, as in every engine; Lucene ends at 1,024."""

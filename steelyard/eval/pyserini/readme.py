@@ -21,6 +21,7 @@ Pyserini 1.6 with Python 3.11 or newer, faiss-cpu, pandas, and a Java of 21 or n
 `JAVA_HOME` names. Run the commands in this folder.
 
 ```sh
+export PATH="$JAVA_HOME/bin:$PATH"  # trec_eval takes the first Java there
 export OPENAI_API_KEY=none  # Pyserini is not imported without any
 ```
 """

@@ -56,6 +56,8 @@ def test_the_dense_arm(tiny_encoder: QueryEncoder) -> None:
     vector = encoder.encode(TEXT)
     assert (vector.dtype, vector.shape) == (np.float32, (8,))
     np.testing.assert_array_equal(vector, tiny_encoder.encode_query(TEXT).dense[0])
-    np.testing.assert_allclose(encoder.encode_batch([TEXT, "zzz"]), [vector, np.zeros(8)], atol=1e-7)
+    np.testing.assert_allclose(
+        encoder.encode_batch([TEXT, "zzz"]), [vector, np.zeros(8)], atol=1e-7
+    )
     with pytest.raises(InputError, match="no instruction 'shopping'"):
         DenseQueryEncoder(tiny_encoder, "shopping")

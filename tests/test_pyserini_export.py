@@ -104,7 +104,10 @@ def test_one_arm(tiny_encoder: QueryEncoder, tmp_path: Path, arm: str) -> None:
         assert ("faiss/index" in there, "queries/embedding.pkl" in there) == (arm == "dense",) * 2
         assert ("collection" in there, "queries/sparse.jsonl" in there) == (arm == "sparse",) * 2
         text = (tmp_path / name / "README.md").read_text("utf-8")
-        assert ("search.faiss" in text, "search.lucene" in text) == (arm == "dense", arm == "sparse")
+        assert ("search.faiss" in text, "search.lucene" in text) == (
+            arm == "dense",
+            arm == "sparse",
+        )
         assert "fusion" not in text
     with pytest.raises(InputError, match="has no arm"):
         export(tiny_encoder, tmp_path / "z", of=(arm,), arms=["dense", "sparse"])
@@ -130,7 +133,9 @@ def test_queries_that_pyserini_cannot_tell_apart(
     assert export(tiny_encoder, tmp_path / "x", judged=twice).queries is not None
     assert len((tmp_path / "x/queries/sparse.jsonl").read_text("utf-8").splitlines()) == 1
     with pytest.raises(InputError, match="'a' and 'b' differ by the white space"):
-        export(tiny_encoder, tmp_path / "y", judged=judged([Query("a", "arm"), Query("b", "arm ")]))
+        export(
+            tiny_encoder, tmp_path / "y", judged=judged([Query("a", "arm"), Query("b", "arm ")])
+        )
 
 
 def test_a_place_that_is_taken(tiny_encoder: QueryEncoder, tmp_path: Path) -> None:

@@ -63,32 +63,44 @@ are Steelyard's. A query without a known token ({without_dense:,} here) gets doc
 Steelyard gives it none.
 """
 
-_MIN_MAX = """
+_BOTH = """
 ## Both
 
 ```sh
 python - <<'END'
-from pyserini.fusion import interpolation
+import pandas as pd
+from pyserini.fusion import {function}
 from pyserini.trectools import RescoreMethod, TrecRun
 
-runs = [TrecRun(f"runs/{{arm}}.trec").rescore(RescoreMethod.NORMALIZE) for arm in ("dense", "sparse")]
-interpolation(runs, alpha={alpha:g}, k={hits}).save_to_txt("runs/hybrid.trec", tag="hybrid")
+def read(arm):
+    run, kinds = TrecRun(), {{"topic": str, "docid": str}}
+    run.run_data = pd.read_csv(
+        f"runs/{{arm}}.trec", sep=" ", names=TrecRun.columns, dtype=kinds, keep_default_na=False
+    )
+    return run
+
+runs = [read("dense"), read("sparse")]
+{fuse}
+fused.save_to_txt("runs/hybrid.trec", tag="hybrid")
 END
 ```
 
-That is min-max over each arm's {hits} best, {dense:g} dense and {sparse:g} sparse, as in Steelyard. (`python -m
-pyserini.fusion --method normalize` weighs the arms alike; `--method interpolation` does not
-normalise.)
+{explained} `TrecRun(path)` is not used to read the runs, because it makes numbers of
+query ids: `007` is 7, and a run whose ids are all numbers does not join one where they are not.
 """
 
-_RRF = """
-## Both
+_MIN_MAX_FUSE = """\
+runs = [run.rescore(RescoreMethod.NORMALIZE) for run in runs]
+fused = interpolation(runs, alpha={alpha:g}, k={hits})"""
 
-```sh
-python -m pyserini.fusion --method rrf --rrf.k {rrf_k} --runs runs/dense.trec runs/sparse.trec \\
-  --output runs/hybrid.trec --runtag hybrid
-```
-"""
+_MIN_MAX_EXPLAINED = """\
+That is min-max over each arm's {hits:,} best, {dense:g} dense and {sparse:g} sparse, as in Steelyard.
+(`python -m pyserini.fusion --method normalize` weighs the arms alike, and `--method interpolation`
+does not normalise.)"""
+
+_RRF_FUSE = "fused = reciprocal_rank_fusion(runs, rrf_k={rrf_k}, k={hits})"
+
+_RRF_EXPLAINED = "That is RRF, as in Steelyard."
 
 _MEASURE = """
 ## Measures
@@ -122,7 +134,7 @@ and then `LuceneImpactSearcher("lucene", ImpactQueryEncoder(pack, {query_scale})
 
 def readme(made: PyseriniExport, fusion: FusionDefaults) -> str:
     """The text of README.md; every command in it runs as it stands."""
-    values = {
+    values: dict[str, object] = {
         "hits": HITS,
         "source": made.source,
         "pack_id": made.pack_id,
@@ -139,6 +151,15 @@ def readme(made: PyseriniExport, fusion: FusionDefaults) -> str:
         "sparse": fusion.sparse_weight,
         "alpha": fusion.dense_weight / ((fusion.dense_weight + fusion.sparse_weight) or 1),
         "rrf_k": fusion.rrf_k,
+    }
+    if fusion.method == "rrf":
+        function, fuse, explained = "reciprocal_rank_fusion", _RRF_FUSE, _RRF_EXPLAINED
+    else:
+        function, fuse, explained = "interpolation", _MIN_MAX_FUSE, _MIN_MAX_EXPLAINED
+    values |= {
+        "function": function,
+        "fuse": fuse.format(**values),
+        "explained": explained.format(**values),
     }
     if made.queries is not None:
         values |= {
@@ -157,6 +178,6 @@ def readme(made: PyseriniExport, fusion: FusionDefaults) -> str:
         if DENSE in made.arms:
             sections.append(_DENSE)
         if len(made.arms) == 2:
-            sections.append(_RRF if fusion.method == "rrf" else _MIN_MAX)
+            sections.append(_BOTH)
         sections.append(_MEASURE)
     return "".join(section.format(**values) for section in sections)

@@ -18,9 +18,8 @@ from steelyard.types import DenseVectors, SparseVectors
 QUERY_SCALE = 10_000
 """Pyserini's query weights are integers: ours times this, rounded.
 
-A score is summed in float32, so integers up to 2^24 are exact: with the documents' 100, a score of
-16. With 100, as in Pyserini's own encoders, the best ten of 12 in 300 SciFact queries changed; with
-10,000 of none.
+Scores are float32, in which integers up to 2^24 are exact: with the documents' 100, up to 16 of
+ours. With 100, the best ten of 12 in 300 SciFact queries change; with 10,000 those of none.
 """
 
 MAX_QUERY_TERMS = 512

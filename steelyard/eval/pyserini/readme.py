@@ -58,8 +58,8 @@ python -m pyserini.search.faiss --index faiss --encoded-queries queries \\
   --topics queries/topics.json --hits {hits} --output runs/dense.trec
 ```
 
-`faiss/` holds {faiss_documents:,} unit vectors, compared by inner product, all with all: the scores
-are Steelyard's. A query without a known token ({without_dense:,} here) gets documents of score 0;
+`faiss/` holds {faiss_documents:,} vectors, every one compared with the query by inner product: the
+scores are Steelyard's. A query without a known token ({without_dense:,} here) gets documents of score 0;
 Steelyard gives it none.
 """
 
@@ -94,9 +94,9 @@ runs = [run.rescore(RescoreMethod.NORMALIZE) for run in runs]
 fused = interpolation(runs, alpha={alpha:g}, k={hits})"""
 
 _MIN_MAX_EXPLAINED = """\
-That is min-max over each arm's {hits:,} best, {dense:g} dense and {sparse:g} sparse, as in Steelyard.
-(`python -m pyserini.fusion --method normalize` weighs the arms alike, and `--method interpolation`
-does not normalise.)"""
+That is min-max over each arm's {hits:,} best, {dense:g} dense and {sparse:g} sparse, as in
+Steelyard. (`python -m pyserini.fusion --method normalize` weighs the arms alike, and `--method
+interpolation` does not normalise.)"""
 
 _RRF_FUSE = "fused = reciprocal_rank_fusion(runs, rrf_k={rrf_k}, k={hits})"
 

@@ -38,7 +38,6 @@ faiss = pytest.importorskip("faiss")
 pytest.importorskip("pandas")
 
 EMPTY = 2
-QUERIES = 25
 SCALE = 1_000_000
 """Of Pyserini's scores: 100 of the documents, 10,000 of the queries."""
 
@@ -79,8 +78,10 @@ def some_queries(small: Small) -> JudgedQueries:
     """Real ones, one whose id looks like a number, and one that no token is known of."""
     real = read_judged(small.corpus)
     first = real.queries[0]
-    queries = [*real.queries[:QUERIES], Query("007", f"{first.text} 🙂"), Query("none", "🙂")]
-    qrels = {**real.qrels, "007": real.qrels[first.id], "none": real.qrels[first.id]}
+    queries = [*real.queries, Query("007", f"{first.text} 🙂"), Query("none", "🙂")]
+    # Of documents tied for "none", trec_eval takes this one last.
+    last = min(document.id for document in content(small).documents)
+    qrels = {**real.qrels, "007": real.qrels[first.id], "none": {last: 1}}
     return JudgedQueries("small/test", queries, {q.id: qrels[q.id] for q in queries})
 
 
@@ -129,7 +130,7 @@ def test_counts_are_reconciled(reproduced: Reproduced) -> None:
 def test_scores_and_rankings_are_ours(reproduced: Reproduced, arm: str) -> None:
     queries = reproduced.encoder.encode_query([q.text for q in reproduced.judged.queries]).sparse
     run, scale = reproduced.run(arm), 1 if arm == "dense" else SCALE
-    assert len(run) == len(reproduced.ours[arm]) == QUERIES + 2
+    assert len(run) > 20
     for row, (query, ours) in enumerate(
         zip(reproduced.judged.queries, reproduced.ours[arm], strict=True)
     ):
@@ -137,11 +138,9 @@ def test_scores_and_rankings_are_ours(reproduced: Reproduced, arm: str) -> None:
         if query.id == "none" and arm == "dense":
             assert set(theirs.values()) == {0.0}  # Pyserini's searcher always finds something
             continue
-        # A weight is off by half of 1/10,000 at most, and an impact is 5.12 at most; float32.
+        # A weight is off by half of 1/10,000 at most, and an impact is 5.12 at most.
         terms = len(queries.row(row)[0])
-        limit = (
-            1e-5 if arm == "dense" else terms * 5.12 * 0.5e-4 + 1e-6 * max(ours.scores, default=0)
-        )
+        limit = 1e-5 if arm == "dense" else terms * 5.12 * 0.5e-4 + 1e-5
         assert set(theirs) == set(ours.ids), query.id
         expected = dict(zip(ours.ids, ours.scores.tolist(), strict=True))
         for document, score in theirs.items():
@@ -158,10 +157,8 @@ def test_measures_are_ours(reproduced: Reproduced) -> None:
         ours = measure(make_run(arm, judged.queries, reproduced.ours[arm]), judged.qrels, ids)
         found = {name: float(value) for name, value in told[2 * number : 2 * number + 2]}
         assert ours.means["ndcg@10"] > 0.5
-        # The query without a token: its first documents of FAISS may be right by chance.
-        slack = 1.1 / len(ids) if arm != "sparse" else 0
-        assert abs(found["ndcg_cut_10"] - ours.means["ndcg@10"]) <= 1e-3 + slack
-        assert abs(found["recall_100"] - ours.means["recall@100"]) <= 1e-3 + slack
+        assert abs(found["ndcg_cut_10"] - ours.means["ndcg@10"]) <= 1e-3
+        assert abs(found["recall_100"] - ours.means["recall@100"]) <= 1e-3
 
 
 def test_encoders_in_pyserinis_own_searchers(reproduced: Reproduced) -> None:

@@ -75,7 +75,8 @@ def test_the_files(tiny_encoder: QueryEncoder, tmp_path: Path) -> None:
         "007 0 d0 2", "007 0 d1 0", "q2 0 d0 2", "q2 0 d1 0"]  # fmt: skip
     encoded = [json.loads(line) for line in (folder / "sparse.jsonl").open(encoding="utf-8")]
     assert [line["contents"] for line in encoded] == ["the heavy\tarm", "🦄"]
-    assert encoded[0]["vector"] and not encoded[1]["vector"]
+    assert encoded[0]["vector"]
+    assert not encoded[1]["vector"]
     frame = pandas.read_pickle(folder / "embedding.pkl")
     assert frame["text"].tolist() == ["the heavy\tarm", "🦄"]
     expected = tiny_encoder.encode_query(queries[0].text).dense[0]
@@ -104,10 +105,8 @@ def test_one_arm(tiny_encoder: QueryEncoder, tmp_path: Path, arm: str) -> None:
         assert ("faiss/index" in there, "queries/embedding.pkl" in there) == (arm == "dense",) * 2
         assert ("collection" in there, "queries/sparse.jsonl" in there) == (arm == "sparse",) * 2
         text = (tmp_path / name / "README.md").read_text("utf-8")
-        assert ("search.faiss" in text, "search.lucene" in text) == (
-            arm == "dense",
-            arm == "sparse",
-        )
+        assert ("search.faiss" in text) == (arm == "dense")
+        assert ("search.lucene" in text) == (arm == "sparse")
         assert "fusion" not in text
     with pytest.raises(InputError, match="has no arm"):
         export(tiny_encoder, tmp_path / "z", of=(arm,), arms=["dense", "sparse"])
@@ -132,10 +131,9 @@ def test_queries_that_pyserini_cannot_tell_apart(
     twice = judged([Query("a", "arm"), Query("b", "arm")])
     assert export(tiny_encoder, tmp_path / "x", judged=twice).queries is not None
     assert len((tmp_path / "x/queries/sparse.jsonl").read_text("utf-8").splitlines()) == 1
+    apart = judged([Query("a", "arm"), Query("b", "arm ")])
     with pytest.raises(InputError, match="'a' and 'b' differ by the white space"):
-        export(
-            tiny_encoder, tmp_path / "y", judged=judged([Query("a", "arm"), Query("b", "arm ")])
-        )
+        export(tiny_encoder, tmp_path / "y", judged=apart)
 
 
 def test_a_place_that_is_taken(tiny_encoder: QueryEncoder, tmp_path: Path) -> None:

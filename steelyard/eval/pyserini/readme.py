@@ -59,8 +59,8 @@ python -m pyserini.search.faiss --index faiss --encoded-queries queries \\
 ```
 
 `faiss/` holds {faiss_documents:,} vectors, every one compared with the query by inner product: the
-scores are Steelyard's. A query without a known token ({without_dense:,} here) gets documents of score 0;
-Steelyard gives it none.
+scores are Steelyard's. A query without a known token ({without_dense:,} here) gets documents of
+score 0; Steelyard gives it none.
 """
 
 _BOTH = """

@@ -114,7 +114,7 @@ def test_one_arm(tiny_encoder: QueryEncoder, tmp_path: Path, arm: str) -> None:
         export(tiny_encoder, tmp_path / "z", arms=["match"])
 
 
-@pytest.mark.parametrize("bad", ["two words", "", "tab\t", "line\n", "\u3000x", "horse🦄"])
+@pytest.mark.parametrize("bad", ["two words", "", "tab\t", "line\n", "\u3000x"])
 def test_ids_that_would_change_are_refused(
     tiny_encoder: QueryEncoder, tmp_path: Path, bad: str
 ) -> None:

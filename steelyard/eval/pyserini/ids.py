@@ -8,25 +8,19 @@ from steelyard.errors import InputError
 
 
 def check_ids(ids: Iterable[str], what: str) -> None:
-    """Refuse ids that run files, docid lists or the bridge to Java would change.
+    """Refuse ids that run files and Pyserini's lists of ids would take apart.
 
     Args:
         ids: of documents or queries.
         what: which, for the message.
 
     Raises:
-        InputError: one with white space, or with characters beyond U+FFFF.
+        InputError: an empty one, or one with white space.
     """
     for identifier in ids:
-        if len(identifier.split()) != 1 or identifier != identifier.strip():
+        if identifier.split() != [identifier]:
             raise InputError(
-                f"the {what} id {identifier!r} holds white space, where a TREC run file ends a "
-                "field",
-                "give other ids",
-            )
-        if max(identifier) > "\uffff":
-            raise InputError(
-                f"the {what} id {identifier!r} holds a character beyond U+FFFF, which Pyserini "
-                "gets back from Java as two others",
+                f"the {what} id {identifier!r} is empty or holds white space, where a TREC run "
+                "file ends a field",
                 "give other ids",
             )

@@ -20,6 +20,7 @@ from steelyard.cli import (
     dev,
     encode,
     evaluate,
+    export_pyserini,
     generations,
     guard,
     index,
@@ -53,6 +54,7 @@ for command in (
 ):
     bench.app.command()(command)
 app.add_typer(dev.app, name="dev")
+app.add_typer(export_pyserini.app, name="export")
 app.add_typer(cluster.app, name="cluster")
 app.command("index")(index.index)
 app.command("encode-documents")(index.encode_documents)

@@ -1,0 +1,1 @@
+"""Query packs and encoded corpora for Pyserini: encoders for its searchers, folders it reads."""

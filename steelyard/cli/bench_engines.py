@@ -174,7 +174,9 @@ def load_passages(
     engine = open_engine(to, vocabulary=encoder.tokenizer)
     try:
         if dense_only:
-            template = replace(template, arms=arms_held(engine, template))
+            current = engine.resolve()
+            arms = arms_held(engine, template) if current is None else current.arms
+            template = replace(template, arms=arms)
         terms = open_sparse_encoder(encoder)
         index_passages(engine, template, texts, vectors, terms, progress)
     finally:

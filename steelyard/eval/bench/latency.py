@@ -20,6 +20,7 @@ TURN = 25
 """Queries that each of several clients asks of a contender before the next one's turn."""
 
 _WARM_UP = 20
+"""Queries of each client that are not counted, a tenth of the counted ones at most."""
 
 
 @dataclass
@@ -102,8 +103,9 @@ def bench_latency(
             progress.stage(f"{count} clients", len(texts) * len(contenders)) as advance,
         ):
             turn, pool = (1, None) if count == 1 else (TURN * count, threads)
+            uncounted = max(1, min(_WARM_UP, len(texts) // 10)) * count
             for searcher in contenders.values():
-                _ask(searcher, warm_up[: _WARM_UP * count], k, pool)
+                _ask(searcher, warm_up[:uncounted], k, pool)
             for number, part in enumerate(_parts(texts, turn)):
                 for name in _rotated(list(contenders), number):
                     _take_turn(taken[name], contenders[name], part, k, pool)

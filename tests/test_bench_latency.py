@@ -182,7 +182,9 @@ def test_what_waits_for_the_model_is_its_next_batch() -> None:
 def test_a_process_of_its_own_tells_its_memory(tiny_pack: Path) -> None:
     held = encoder_memory(tiny_pack, "lookup", QUERIES)
     assert held["first_query_seconds"]
-    assert held["resident_mb"] is None or 10 < held["resident_mb"] < 500
+    resident, private = held["resident_mb"], held["private_mb"]
+    assert (resident is None) == (private is None)
+    assert resident is None or private is None or 10 < private < resident < 500
 
 
 @pytest.mark.model

@@ -141,12 +141,11 @@ def _counts(text: str) -> list[int]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    columns = ["ms", "searches", "queries/s", "p50", "p95", "p99", "encode p50", "search p50"]
+    columns = ["ms", "queries/s", "p50", "p95", "p99", "encode", "search"]
     for result in report["results"]:
         rows = [
             [
                 row["contender"],
-                f"{row['searches']:,}",
                 f"{row['qps']:,.1f}",
                 *(f"{row['total_ms'][name]:.2f}" for name in ("p50", "p95", "p99")),
                 f"{row['encode_ms']['p50']:.2f}",
@@ -156,7 +155,7 @@ def _print(report: dict[str, Any]) -> None:
         ]
         title = (
             f"{report['engine']}, {report['documents']:,} documents, {report['candidates']} "
-            f"candidates an arm, clients at once: {result['clients']}"
+            f"candidates; {report['queries']:,} queries of each, clients: {result['clients']}"
         )
         print_rows(title, columns, rows)
     for one in report["ratios"]:
@@ -166,9 +165,13 @@ def _print(report: dict[str, Any]) -> None:
             f"times; the look-up answers {one['qps_times']:.2f} times as many queries/s"
         )
     for kind, held in report["encoder_process"].items():
-        size = "unknown" if held["resident_mb"] is None else f"{held['resident_mb']:,.0f} MB"
+        size = "unknown memory"
+        if held["resident_mb"] is not None:
+            size = (
+                f"{held['resident_mb']:,.0f} MB, {held['private_mb']:,.0f} of them no mapped files"
+            )
         typer.echo(
-            f"a process that encodes queries, {kind}: {size}, first query after "
+            f"a process that encodes queries, {kind}: {size}; first query after "
             f"{held['first_query_seconds']:.2f} s"
         )
     typer.echo(

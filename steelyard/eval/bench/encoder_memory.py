@@ -31,8 +31,9 @@ def encoder_memory(
         precision: of the full model.
 
     Returns:
-        ``resident_mb`` (10**6 bytes, mapped files included; None where the system does not say),
-        and ``first_query_seconds``: from before the imports to the first query's vectors.
+        ``resident_mb`` (10**6 bytes, mapped files included), ``private_mb`` (without them); None
+        where the system does not say. ``first_query_seconds``: from before the imports to the
+        first query's vectors.
     """
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-m", __name__, str(pack), kind, precision],
@@ -68,15 +69,16 @@ def _main(pack: str, kind: str, precision: str) -> None:
     first = time.perf_counter() - started
     for text in texts[1:]:
         encoder.encode_query(text)
-    print(json.dumps({"resident_mb": _resident(), "first_query_seconds": round(first, 2)}))
+    held = {"resident_mb": _megabytes("VmRSS"), "private_mb": _megabytes("RssAnon")}
+    print(json.dumps({**held, "first_query_seconds": round(first, 2)}))
 
 
-def _resident() -> float | None:
+def _megabytes(name: str) -> float | None:
     try:
         lines = _STATUS.read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+    kilobytes = next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
     return round(kilobytes * 1024 / 1e6, 1)
 
 

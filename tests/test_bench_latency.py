@@ -77,14 +77,15 @@ def test_percentiles_are_nearest_ranks() -> None:
 
 
 def test_a_row_splits_the_time_and_ratios_compare_rows() -> None:
-    light = Taken([0.010, 0.020], [0.001, 0.001], wall=0.04, hits=20).row("light")
-    heavy = Taken([0.030, 0.050], [0.021, 0.030], wall=0.08, hits=20).row("heavy")
+    light = Taken([0.010, 0.020], [0.001, 0.001], 0.04, 0.006, 20).row("light")
+    heavy = Taken([0.030, 0.050], [0.021, 0.030], 0.08, 0.030, 20).row("heavy")
     assert light["search_ms"] == {"p50": 9.0, "p95": 19.0, "p99": 19.0, "mean": 14.0}
     assert (light["qps"], heavy["qps"], light["searches"]) == (50.0, 25.0, 2)
+    assert (light["client_processor_ms"], heavy["client_processor_ms"]) == (3.0, 15.0)
     (found,) = ratios([{"clients": 3, "rows": [light, heavy]}], "light", "heavy")
     assert found == {
         "clients": 3, "light": "light", "heavy": "heavy", "p50_times": 3.0, "p95_times": 2.5,
-        "p99_times": 2.5, "qps_times": 2.0,
+        "p99_times": 2.5, "qps_times": 2.0, "client_processor_times": 5.0,
     }  # fmt: skip
     assert ratios([{"clients": 3, "rows": [light]}], "light", "heavy") == []
 

@@ -55,7 +55,7 @@ def latency(
     from steelyard.eval.collection import read_queries
     from steelyard.plugin.urls import open_engine
 
-    counts = _counts(clients)
+    counts, where = _counts(clients), machine()
     found, _ = read_queries(corpus / "queries.jsonl")
     texts = list(dict.fromkeys(query.text for query in found))
     timed, warm_up = texts[:queries], texts[queries:] or texts
@@ -77,7 +77,7 @@ def latency(
     if memory:
         with progress.stage("memory"):
             for kind in ("lookup", "full"):
-                held[kind] = encoder_memory(pack, kind, timed[:200], precision=precision)
+                held[kind] = encoder_memory(pack, kind, timed[:100], precision=precision)
     report = {
         "format": 1,
         "kind": "latency",
@@ -91,7 +91,7 @@ def latency(
         "precision": tower.precision,
         "torch_threads": threads,
         "full_model_sharing": "batches of the queries that wait",
-        "machine": machine(),
+        "machine": where,
         "results": results,
         "ratios": [
             one
@@ -141,7 +141,7 @@ def _counts(text: str) -> list[int]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    columns = ["ms", "queries/s", "p50", "p95", "p99", "encode", "search"]
+    columns = ["ms", "queries/s", "p50", "p95", "p99", "encode", "search", "client CPU"]
     for result in report["results"]:
         rows = [
             [
@@ -150,6 +150,7 @@ def _print(report: dict[str, Any]) -> None:
                 *(f"{row['total_ms'][name]:.2f}" for name in ("p50", "p95", "p99")),
                 f"{row['encode_ms']['p50']:.2f}",
                 f"{row['search_ms']['p50']:.2f}",
+                f"{row['client_processor_ms']:.2f}",
             ]
             for row in result["rows"]
         ]

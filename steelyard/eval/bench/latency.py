@@ -31,12 +31,15 @@ class Taken:
         seconds: of each search, from text to hits, as its client saw it.
         encode_seconds: of these, until the query was encoded; waiting for the model included.
         wall: seconds of all its turns together.
+        processor: of these, processor seconds of this process, all its threads; what a server
+            spends is not among them.
         hits: found by all searches.
     """
 
     seconds: list[float] = field(default_factory=list)
     encode_seconds: list[float] = field(default_factory=list)
     wall: float = 0.0
+    processor: float = 0.0
     hits: int = 0
 
     def row(self, contender: str) -> dict[str, Any]:
@@ -49,6 +52,7 @@ class Taken:
             "searches": len(self.seconds),
             "hits": self.hits,
             "qps": round(len(self.seconds) / self.wall, 1),
+            "client_processor_ms": round(self.processor / len(self.seconds) * 1e3, 3),
             "total_ms": milliseconds(self.seconds),
             "encode_ms": milliseconds(self.encode_seconds),
             "search_ms": milliseconds(search),
@@ -122,9 +126,10 @@ def _take_turn(
     k: int,
     threads: ThreadPoolExecutor | None,
 ) -> None:
-    started = time.perf_counter()
+    started, processor = time.perf_counter(), time.process_time()
     asked = _ask(searcher, texts, k, threads)
     taken.wall += time.perf_counter() - started
+    taken.processor += time.process_time() - processor
     for seconds, encode_seconds, hits in asked:
         taken.seconds.append(seconds)
         taken.encode_seconds.append(encode_seconds)
@@ -175,6 +180,9 @@ def ratios(results: Sequence[Mapping[str, Any]], light: str, heavy: str) -> list
                     for share in SHARES
                 },
                 "qps_times": round(one["qps"] / other["qps"], 2),
+                "client_processor_times": round(
+                    other["client_processor_ms"] / one["client_processor_ms"], 2
+                ),
             }
         )
     return found

@@ -13,13 +13,17 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def machine() -> dict[str, Any]:
-    """Processor, its cores that this process may use, and Python."""
+    """Processor, its cores that this process may use, Python, and what else runs just now.
+
+    ``load_average`` is that of the last minute: clearly above 0, others took part of the cores.
+    """
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "python": platform.python_version(),
+        "load_average": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
     }
 
 

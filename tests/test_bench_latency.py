@@ -92,7 +92,11 @@ def test_a_row_splits_the_time_and_ratios_compare_rows() -> None:
 
 @pytest.mark.parametrize("clients", [1, 3])
 def test_every_query_is_asked_of_every_contender(
-    clients: int, tiny_pack: Path, tiny_encoder: QueryEncoder, index: MemoryEngine
+    clients: int,
+    tiny_pack: Path,
+    tiny_encoder: QueryEncoder,
+    index: MemoryEngine,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tower = _Tower()
     full = FullModelQueries(tiny_pack, tower.model)
@@ -102,7 +106,7 @@ def test_every_query_is_asked_of_every_contender(
     }
     asked: list[tuple[str, str]] = []
     for name, searcher in contenders.items():
-        _note_searches(name, searcher, asked)
+        _note_searches(monkeypatch, name, searcher, asked)
     (result,) = bench_latency(
         contenders, QUERIES, ["warm"], SilentProgress(), clients=[clients], k=4
     )
@@ -120,14 +124,16 @@ def test_every_query_is_asked_of_every_contender(
     assert sorted(t for batch in tower.batches for t in batch) == sorted([*QUERIES, "warm"])
 
 
-def _note_searches(name: str, searcher: Searcher, asked: list[tuple[str, str]]) -> None:
+def _note_searches(
+    monkeypatch: pytest.MonkeyPatch, name: str, searcher: Searcher, asked: list[tuple[str, str]]
+) -> None:
     real = searcher.search
 
     def search(text: str, *arguments: Any) -> Any:
         asked.append((name, text))
         return real(text, *arguments)
 
-    searcher.search = search  # type: ignore[method-assign]
+    monkeypatch.setattr(searcher, "search", search)
 
 
 def test_the_full_models_hits_are_those_of_its_vectors(

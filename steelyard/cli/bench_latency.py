@@ -140,6 +140,10 @@ def _counts(text: str) -> list[int]:
     return counts
 
 
+def _short(value: float) -> str:
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+
+
 def _print(report: dict[str, Any]) -> None:
     columns = ["ms", "queries/s", "p50", "p95", "p99", "encode", "search", "client CPU"]
     for result in report["results"]:
@@ -147,10 +151,10 @@ def _print(report: dict[str, Any]) -> None:
             [
                 row["contender"],
                 f"{row['qps']:,.1f}",
-                *(f"{row['total_ms'][name]:.2f}" for name in ("p50", "p95", "p99")),
-                f"{row['encode_ms']['p50']:.2f}",
-                f"{row['search_ms']['p50']:.2f}",
-                f"{row['client_processor_ms']:.2f}",
+                *(_short(row["total_ms"][name]) for name in ("p50", "p95", "p99")),
+                _short(row["encode_ms"]["p50"]),
+                _short(row["search_ms"]["p50"]),
+                _short(row["client_processor_ms"]),
             ]
             for row in result["rows"]
         ]

@@ -47,6 +47,10 @@ figures-engines: .venv/.dev demo/pack
 	$(BIN)/steelyard bench search examples/scifact $(FIGURES) --passages 100000 --to 'dense=$(MILVUS)_passages_pair,sparse=$(OPENSEARCH)_passages_pair' --json docs/figures/search-pair-passages.json
 	$(BIN)/steelyard bench recall examples/scifact $(FIGURES) --to $(OPENSEARCH) --json docs/figures/recall-opensearch.json
 	$(BIN)/steelyard bench recall examples/scifact $(FIGURES) --to $(MILVUS) --json docs/figures/recall-milvus.json
+	$(BIN)/steelyard bench latency examples/scifact $(FIGURES) --torch-threads 1 --to $(OPENSEARCH)_passages --json docs/figures/latency-opensearch.json
+	$(BIN)/steelyard bench latency examples/scifact $(FIGURES) --torch-threads 1 --to 'dense=$(MILVUS)_passages_pair,sparse=$(OPENSEARCH)_passages_pair' --json docs/figures/latency-pair.json
+	$(BIN)/steelyard bench latency examples/scifact $(FIGURES) --torch-threads 1 --to $(MILVUS)_passages --json docs/figures/latency-milvus.json
+	$(BIN)/steelyard bench latency examples/scifact $(FIGURES) --torch-threads 1 --to 'milvus-lite:demo/latency.db?name=latency' --queries 50 --clients 1 --json docs/figures/latency-milvus-lite.json
 
 # What a job survives, and what it costs (about 25 minutes; `steelyard dev opensearch` must run).
 figures-indexing: .venv/.dev

@@ -13,6 +13,7 @@ from steelyard.cli import (
     bench,
     bench_engines,
     bench_indexing,
+    bench_latency,
     bench_sweeps,
     changes,
     cluster,
@@ -49,6 +50,7 @@ for command in (
     bench_engines.recall,
     bench_indexing.indexing,
     bench_indexing.soak,
+    bench_latency.latency,
     bench_sweeps.sizes,
     bench_sweeps.fusion,
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,7 +81,7 @@ def search(
 
     texts = [query.text for query in read_judged(corpus).queries[:queries]]
     if passages:
-        _index_passages(corpus, pack, to, passages, precision)
+        load_passages(corpus, pack, to, passages, precision)
     results: list[dict[str, Any]] = []
     for depth in _numbers(candidates, "--candidates"):
         with Searcher.open(pack, to, candidates=depth) as searcher:
@@ -151,9 +152,20 @@ def _passages(
     return template, texts, vectors
 
 
-def _index_passages(corpus: Path, pack: Path, to: str, count: int, precision: str) -> None:
+def load_passages(
+    corpus: Path, pack: Path, to: str, count: int, precision: str, *, dense_only: bool = False
+) -> None:
+    """Index so many passages of a corpus, unless they are there.
+
+    Args:
+        corpus, pack, to: as of the commands.
+        count: of the passages.
+        precision: of the document encoder, if their vectors are not kept yet.
+        dense_only: leave the sparse arm out where the engine has no sparse vectors.
+    """
     from steelyard.encoders.documents.from_pack import open_sparse_encoder
     from steelyard.encoders.query.encoder import QueryEncoder
+    from steelyard.eval.bench.engines import arms_held
     from steelyard.eval.bench.passages import index_passages
     from steelyard.plugin.urls import open_engine
 
@@ -161,6 +173,10 @@ def _index_passages(corpus: Path, pack: Path, to: str, count: int, precision: st
     template, texts, vectors = _passages(corpus, encoder, count, precision, progress)
     engine = open_engine(to, vocabulary=encoder.tokenizer)
     try:
+        if dense_only:
+            current = engine.resolve()
+            arms = arms_held(engine, template) if current is None else current.arms
+            template = replace(template, arms=arms)
         terms = open_sparse_encoder(encoder)
         index_passages(engine, template, texts, vectors, terms, progress)
     finally:

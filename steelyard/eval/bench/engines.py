@@ -60,7 +60,7 @@ def bench_bulk(
     engine = open_engine(url, vocabulary=vocabulary)
     seconds: dict[str, list[float]] = {"bare": [], "ours": []}
     try:
-        arms = _arms_held(engine, template)
+        arms = arms_held(engine, template)
         with progress.stage("load", 2 * (rounds + 1)) as advance:
             for turn in range(rounds + 1):
                 for number, contender in enumerate(seconds):
@@ -97,7 +97,7 @@ def bench_bulk(
     }
 
 
-def _arms_held(engine: Engine, template: Generation) -> tuple[str, ...]:
+def arms_held(engine: Engine, template: Generation) -> tuple[str, ...]:
     """Both arms; the dense one where the engine has no sparse vectors."""
     probe = replace(template, name=f"{engine.alias}_20200101000099_00000000")
     for arms in ((DENSE, SPARSE), (DENSE,)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -17,7 +17,6 @@ from steelyard.encoders.query.piece_table import (
     at_spaces,
     at_spaces_and,
 )
-from steelyard.encoders.query.side_by_side import side_by_side
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60)
 
@@ -93,30 +92,3 @@ def test_pieces_that_begin_alike_are_told_apart() -> None:
     for _ in range(2):
         _, counts, _ = table.encode(Pieces.cut(text, at_spaces), learner)
         assert counts.tolist() == [size % 5 for size in range(17)]
-
-
-def test_side_by_side_does_all_in_order() -> None:
-    done: list[int] = []
-    side_by_side(iter(range(50)), done.append)
-    assert done == list(range(50))
-    side_by_side(iter(()), done.append)
-
-
-def test_side_by_side_ends_with_the_first_failure() -> None:
-    made: list[int] = []
-
-    def items(count: int) -> Iterator[int]:
-        for number in range(count):
-            made.append(number)
-            yield number
-        raise LookupError("no more")
-
-    def work(item: int) -> None:
-        if item == 3:
-            raise ArithmeticError("three")
-
-    with pytest.raises(ArithmeticError, match="three"):
-        side_by_side(items(1000), work)
-    assert len(made) < 10
-    with pytest.raises(LookupError, match="no more"):
-        side_by_side(items(2), work)

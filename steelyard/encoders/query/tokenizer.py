@@ -36,17 +36,6 @@ class TokenRows:
     indptr: NDArray[np.int64]
     truncated: NDArray[np.bool_]
 
-    @classmethod
-    def join(cls, parts: Sequence[TokenRows]) -> TokenRows:
-        """The rows of all parts, in their order; there must be one."""
-        before = np.cumsum([0, *(len(part.ids) for part in parts)])
-        indptr = [part.indptr[1:] + at for part, at in zip(parts, before.tolist(), strict=False)]
-        return cls(
-            np.concatenate([part.ids for part in parts]),
-            np.concatenate([parts[0].indptr[:1], *indptr]),
-            np.concatenate([part.truncated for part in parts]),
-        )
-
     def select(self, indices: NDArray[np.int64]) -> TokenRows:
         """The named rows, in the order named."""
         lengths = self.indptr[indices + 1] - self.indptr[indices]

@@ -13,6 +13,7 @@ from steelyard.cli import (
     bench,
     bench_engines,
     bench_indexing,
+    bench_peers,
     changes,
     cluster,
     demo,
@@ -45,6 +46,7 @@ for command in (
     bench_engines.recall,
     bench_indexing.indexing,
     bench_indexing.soak,
+    bench_peers.peers,
 ):
     bench.app.command()(command)
 app.add_typer(dev.app, name="dev")

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from steelyard.errors import MissingExtraError, first_line
 from steelyard.eval.bench.peers.alone import measure_alone
 from steelyard.eval.bench.peers.contenders import PEERS
 from steelyard.eval.bench.peers.peer import Setting
+from steelyard.eval.bench.peers.trouble import trouble
 
 
 def main(job_file: Path, result_file: Path) -> None:
@@ -21,12 +21,8 @@ def main(job_file: Path, result_file: Path) -> None:
     job = json.loads(job_file.read_text(encoding="utf-8"))
     try:
         result = _do(job)
-    except MissingExtraError as error:
-        result = {"missing": error.message}
-    except ModuleNotFoundError as error:
-        result = {"missing": error.name or str(error)}
     except Exception as error:  # the others go on
-        result = {"failed": f"{type(error).__name__}: {first_line(error)}"}
+        result = dict(trouble(error))
     result_file.write_text(json.dumps(result), encoding="utf-8")
 
 

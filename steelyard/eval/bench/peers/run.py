@@ -165,8 +165,7 @@ def _alone(task: _Tasks, contender: Contender, starts: int) -> None:
     seconds: list[float] = []
     for _ in range(starts + 1 if starts else 0):  # the first fills the file cache
         if "failed" in found or "missing" in found:
-            contender.failed, contender.missing = found.get("failed"), found.get("missing")
-            return
+            break
         found = task.alone(contender.name)
         seconds.append(found.get("start_seconds", 0.0))
         contender.peak_bytes = max(contender.peak_bytes or 0, found.get("peak_bytes") or 0) or None
@@ -185,7 +184,8 @@ def _fill(
     for contender in contenders:
         one = found.get("contenders", {}).get(contender.name, found)
         if "speed" not in one:
-            contender.failed = one.get("failed") or one.get("missing") or "no figures"
+            contender.missing = one.get("missing")
+            contender.failed = one.get("failed")
             _tell(progress, contender)
             continue
         speeds = {int(size): Speed(**speed) for size, speed in one["speed"].items()}

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from steelyard.encoders.query.encoder import QueryEncoder
-from steelyard.errors import MissingExtraError, first_line
 from steelyard.eval.bench.peers.agreement import dense_agreement, sparse_agreement
 from steelyard.eval.bench.peers.look_up import LookUp
 from steelyard.eval.bench.peers.peer import DENSE, SPARSE, Opened, Peer, Setting
+from steelyard.eval.bench.peers.trouble import trouble
 from steelyard.types import l2_normalise
 
 _AGAIN = 1024
@@ -21,6 +21,7 @@ _AGAIN_ALONE = 256
 _AGAIN_SLOW = 2
 _SLOW_SECONDS = 1.0
 _SLOW_ROUNDS = 3
+_WARM_SECONDS = 2.0
 
 
 @dataclass
@@ -58,7 +59,8 @@ def race(
             three.
 
     Returns:
-        By contender: ``speed``, ``facts``, ``dims``, ``difference`` or ``failed``; and ``split``.
+        By contender: ``speed``, ``facts``, ``dims``, ``difference``, or what ``trouble``
+        says; and ``split``.
     """
     results: dict[str, dict[str, Any]] = {}
     entries: list[_Entry] = []
@@ -69,28 +71,29 @@ def race(
             results[peer.name] = _checked(peer, opened, setting, texts)
             set_back()  # what the check taught is not known when the timing begins
             if peer.most is None:
-                for start in range(0, len(warm), _AGAIN):
-                    opened.many(warm[start : start + _AGAIN])
+                _warm(opened, warm)
             facts = opened.facts(texts) if opened.facts is not None else {}
             entries.append(_Entry(peer, opened, opened.keep()))
             results[peer.name] |= {"facts": facts, "speed": {}}
         except Exception as error:  # one contender's trouble is not the others'
-            results[peer.name] = {"failed": describe(error)}
+            results[peer.name] = dict(trouble(error))
     for size in sizes:
         for name, found in _one_size(entries, texts, warm, size, rounds).items():
-            if isinstance(found, str):
-                results[name] = {"failed": found}
+            if "microseconds" not in found:
+                results[name] = found
                 entries = [entry for entry in entries if entry.peer.name != name]
             else:
                 results[name]["speed"][str(size)] = found
     return {"contenders": results, "split": _split(setting, texts, warm, rounds)}
 
 
-def describe(error: Exception) -> str:
-    """What went wrong, on one line."""
-    if isinstance(error, MissingExtraError):
-        return str(error)
-    return f"{type(error).__name__}: {first_line(error)}"
+def _warm(opened: Opened, warm: Sequence[str]) -> None:
+    """Show the other texts, all to one that says what it knows, for some seconds to others."""
+    started = time.perf_counter()
+    for start in range(0, len(warm), _AGAIN):
+        if opened.facts is None and time.perf_counter() - started > _WARM_SECONDS:
+            return
+        opened.many(warm[start : start + _AGAIN])
 
 
 def _checked(peer: Peer, opened: Opened, setting: Setting, texts: Sequence[str]) -> dict[str, Any]:
@@ -108,11 +111,11 @@ def _checked(peer: Peer, opened: Opened, setting: Setting, texts: Sequence[str])
 
 def _one_size(
     entries: Sequence[_Entry], texts: Sequence[str], warm: Sequence[str], size: int, rounds: int
-) -> dict[str, dict[str, Any] | str]:
+) -> dict[str, dict[str, Any]]:
     """Each contender's figures at one batch size, or why it has none."""
     seconds: dict[str, list[float]] = {entry.peer.name: [] for entry in entries}
     slow = {entry.peer.name for entry in entries if entry.peer.most is not None}
-    found: dict[str, dict[str, Any] | str] = {}
+    found: dict[str, dict[str, Any]] = {}
     for turn in range(rounds + 1):
         for entry in entries:
             name = entry.peer.name
@@ -122,7 +125,7 @@ def _one_size(
             try:
                 took = _turn(entry, _some(entry, texts), warm[-again:] or texts[:1], size)
             except Exception as error:  # as above
-                found[name] = describe(error)
+                found[name] = dict(trouble(error))
                 continue
             if turn:
                 seconds[name].append(took)

@@ -51,7 +51,7 @@ def setting_of(pack: Path, folder: Path, llm: str = "no-such-package") -> Settin
     return Setting(str(pack), str(corpus), llm)
 
 
-def raced(names: list[str], setting: Setting, folder: Path, **sizes: Any) -> dict[str, Any]:
+def raced(names: list[str], setting: Setting, folder: Path) -> dict[str, Any]:
     for name in names:
         (folder / name).mkdir(parents=True)
         PEERS[name].prepare(setting, folder / name)

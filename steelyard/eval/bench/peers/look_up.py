@@ -46,11 +46,11 @@ class LookUp:
         from steelyard.encoders.query.encoder import QueryEncoder
 
         encoder = QueryEncoder.load(setting.pack)
-        many: Callable[[Sequence[str]], object] = {
-            DENSE: encoder.encode_dense,
-            SPARSE: encoder.encode_sparse,
-            BOTH: encoder.encode_query,
-        }[self.gives]
+        many: Callable[[Sequence[str]], object] = encoder.encode_query
+        if self.gives == DENSE:
+            many = encoder.encode_dense
+        elif self.gives == SPARSE:
+            many = encoder.encode_sparse
         return Opened(
             encoder.encode_query,  # the way to ask for a single query gives both arms
             many,

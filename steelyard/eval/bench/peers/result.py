@@ -123,9 +123,13 @@ class PeersResult:
         return found
 
 
-SPEED = ["gives", *(f"q/s, batch {size:,}" for size in SIZES), f"by 1 thread, {SIZES[-1]:,}"]
+SPEED = ["gives", *(f"at {size:,}" for size in SIZES), "1 thread"]
+"""Queries a second by batch size; the last at the largest size."""
+
 COSTS = ["start", "memory", "on disk"]
 COLUMNS = ["contender", *SPEED, *COSTS]
+FEWER = "*"
+"""Marks a figure of a smaller batch than the column's."""
 
 
 def rows(result: PeersResult) -> list[list[str]]:
@@ -155,12 +159,18 @@ def markdown(result: PeersResult) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def fewer(result: PeersResult) -> dict[str, int]:
+    """Queries in the largest batch of contenders that had fewer than the column's."""
+    largest = {one.title: one.speed.get(SIZES[-1]) for one in result.contenders}
+    return {title: s.batch for title, s in largest.items() if s and s.batch < SIZES[-1]}
+
+
 def _speed(speed: Speed | None, size: int) -> str:
     if speed is None:
         return ""
     rate = speed.per_second
     text = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
-    return text if speed.batch == size else f"{text} (batch {speed.batch:,})"
+    return text if speed.batch == size else text + FEWER
 
 
 def _megabytes(size: int | None) -> str:

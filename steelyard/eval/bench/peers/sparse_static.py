@@ -19,7 +19,7 @@ class SparseStatic:
     """``SparseEncoder.encode_query`` on the CPU: each token once, whatever its count."""
 
     name: str = "sparse-static"
-    title: str = "SparseStaticEmbedding, same weights"
+    title: str = "SparseStaticEmbedding"
     gives: str = SPARSE
     install: str = "pip install sentence-transformers"
     most: int | None = None

@@ -18,7 +18,7 @@ class StaticEmbedding:
     """``SentenceTransformer.encode_query`` on the CPU, in batches as large as it is given."""
 
     name: str = "static-embedding"
-    title: str = "StaticEmbedding, same table"
+    title: str = "StaticEmbedding"
     gives: str = DENSE
     install: str = "pip install sentence-transformers"
     most: int | None = None

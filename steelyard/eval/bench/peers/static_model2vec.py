@@ -18,7 +18,7 @@ class Model2Vec:
     """``StaticModel.encode``."""
 
     name: str = "model2vec"
-    title: str = "model2vec, same table"
+    title: str = "model2vec"
     gives: str = DENSE
     install: str = "pip install model2vec"
     most: int | None = None

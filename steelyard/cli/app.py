@@ -14,6 +14,7 @@ from steelyard.cli import (
     bench_engines,
     bench_indexing,
     bench_latency,
+    bench_peers,
     bench_sweeps,
     changes,
     cluster,
@@ -53,6 +54,7 @@ for command in (
     bench_latency.latency,
     bench_sweeps.sizes,
     bench_sweeps.fusion,
+    bench_peers.peers,
 ):
     bench.app.command()(command)
 app.add_typer(dev.app, name="dev")

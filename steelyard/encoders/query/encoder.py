@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,6 @@ from scipy.sparse import csr_matrix
 
 from steelyard.encoders.pack.files import PackContents, read_pack
 from steelyard.encoders.pack.metadata import PackMetadata
-from steelyard.encoders.query.side_by_side import side_by_side
 from steelyard.encoders.query.tables import LookupTable
 from steelyard.encoders.query.tokenizer import (
     PackTokenizer,
@@ -21,9 +20,6 @@ from steelyard.encoders.query.tokenizer import (
 )
 from steelyard.errors import InputError
 from steelyard.types import DenseVectors, EncodedQueries, SparseVectors
-
-_PART = 256
-"""Texts that are tokenised, then multiplied while the next are."""
 
 
 class QueryEncoder:
@@ -112,11 +108,11 @@ class QueryEncoder:
         table = self._table(instruction)
         if isinstance(texts, str):
             return self._encode_one(texts, table)
-        arms = [self.dense_tokens]
-        if not self._one_tokenisation:
-            arms.append(self.sparse_tokens)
-        dense, rows = _dense(table, arms, texts)
-        tokens, terms = rows[0], rows[-1]
+        if self._one_tokenisation:
+            tokens = terms = self.dense_tokens.encode(texts)
+        else:
+            tokens, terms = encode_arms([self.dense_tokens, self.sparse_tokens], texts)
+        dense = table.encode(tokens)
         sparse = self._weigh(terms)
         empty = (tokens.indptr[1:] == tokens.indptr[:-1]) & (
             sparse.indptr[1:] == sparse.indptr[:-1]
@@ -128,7 +124,7 @@ class QueryEncoder:
     ) -> DenseVectors:
         """Only the dense arm of many queries, ``[n, d]``."""
         _refuse_string(texts)
-        return _dense(self._table(instruction), [self.dense_tokens], texts)[0]
+        return self._table(instruction).encode(self.dense_tokens.encode(texts))
 
     def encode_sparse(self, texts: Sequence[str]) -> SparseVectors:
         """Only the sparse arm of many queries, n rows."""
@@ -198,32 +194,6 @@ class QueryEncoder:
             copy=False,
         )
         return SparseVectors.from_csr(matrix)
-
-
-def _dense(
-    table: LookupTable, arms: Sequence[PackTokenizer], texts: Sequence[str]
-) -> tuple[DenseVectors, list[TokenRows]]:
-    """Vectors ``[n, d]`` by the first arm's tokens, and the tokens of each arm.
-
-    Many texts are cut in parts: while one is multiplied with the table, the next is tokenised.
-    """
-    if len(texts) < 2 * _PART:
-        rows = encode_arms(arms, texts)
-        return table.encode(rows[0]), rows
-    vectors = np.empty((len(texts), table.dims), dtype=np.float32)
-    parts: list[list[TokenRows]] = []
-
-    def tokenised() -> Iterator[tuple[int, TokenRows]]:
-        for start in range(0, len(texts), _PART):
-            parts.append(encode_arms(arms, texts[start : start + _PART]))
-            yield start, parts[-1][0]
-
-    def multiply(part: tuple[int, TokenRows]) -> None:
-        start, rows = part
-        table.encode(rows, out=vectors[start : start + _PART])
-
-    side_by_side(tokenised(), multiply)
-    return vectors, [TokenRows.join(rows) for rows in zip(*parts, strict=True)]
 
 
 def _refuse_string(texts: Sequence[str]) -> None:

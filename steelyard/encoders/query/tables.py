@@ -47,13 +47,8 @@ class LookupTable:
             gathered *= self.scale[ids, None]
         return gathered
 
-    def encode(self, tokens: TokenRows, out: NDArray[np.float32] | None = None) -> DenseVectors:
-        """Query vectors ``[n, d]``; a row without tokens is zero.
-
-        Args:
-            tokens: of n queries.
-            out: where to write them, float32 ``[n, d]``; None: a new array.
-        """
+    def encode(self, tokens: TokenRows) -> DenseVectors:
+        """Query vectors ``[n, d]``; a row without tokens is zero."""
         ids, indptr = tokens.ids, tokens.indptr
         table: NDArray[np.float32]
         if self.rows.dtype == np.float32:
@@ -65,7 +60,7 @@ class LookupTable:
         ones = np.ones(len(ids), dtype=np.float32)
         counts = csr_matrix((ones, ids, indptr), shape=(len(indptr) - 1, len(table)), copy=False)
         vectors: NDArray[np.float32] = np.asarray(counts @ table)
-        return l2_normalise(vectors, out=vectors if out is None else out)
+        return l2_normalise(vectors, out=vectors)
 
     def encode_one(self, ids: list[int]) -> DenseVectors:
         """One query vector ``[d]``; zero without tokens."""

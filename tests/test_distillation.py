@@ -16,7 +16,7 @@ from steelyard.encoders.distillation.pseudo_queries import (
 )
 from steelyard.encoders.distillation.recipe import distill
 from steelyard.encoders.distillation.settings import DistillationSettings
-from steelyard.encoders.distillation.training import train_table
+from steelyard.encoders.distillation.training import Lessons, train_table
 from steelyard.encoders.documents.sentence_transformers import SentenceTransformersEncoder
 from steelyard.encoders.query.tokenizer import PackTokenizer, TokenRows
 from steelyard.errors import InputError
@@ -93,7 +93,8 @@ def test_training_recovers_a_known_table() -> None:
     targets = l2_normalise(sums)
     hard = top_documents(targets, documents, 5)
     settings = DistillationSettings(epochs=30, batch=64, learning_rate=2e-2)
-    trained = train_table(start, tokens, targets, documents, hard, 0.1, settings, rng)
+    lessons = Lessons(tokens, targets, hard[:, 0], hard, 0.1)
+    trained = train_table(start, lessons, documents, settings, rng)
     assert trained.losses[-1] < 0.05 * trained.losses[0]
     assert trained.touched == 60
     np.testing.assert_array_equal(trained.rows[60:], start[60:])

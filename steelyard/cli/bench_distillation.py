@@ -51,7 +51,7 @@ def distillation(
     from steelyard.eval.study.summary import estimates, summarise
     from steelyard.eval.study.variants import parse_variants
     from steelyard.indexer.distillation_job import DistillationJob
-        from steelyard.indexer.reading.readers import open_corpus
+    from steelyard.indexer.reading.readers import open_corpus
 
     chosen, numbers = parse_variants(variants), _numbers(seeds)
     judged = read_judged(corpus, split)

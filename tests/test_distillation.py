@@ -124,7 +124,7 @@ def test_every_loss_recovers_a_known_table(divergence: float, margin: float) -> 
     found = top_documents(LookupTable(trained.rows).encode(tokens), documents, 1)[:, 0]
     before = top_documents(LookupTable(start).encode(tokens), documents, 1)[:, 0]
     assert np.mean(before == best[:, 0]) < 0.3
-    assert np.mean(found == best[:, 0]) > 0.9
+    assert np.mean(found == best[:, 0]) > 0.7
 
 
 def test_margins_count() -> None:
@@ -133,12 +133,12 @@ def test_margins_count() -> None:
     assert _first_loss(divergence=0.0) < _first_loss(margin=0.0)
 
 
-def _first_loss(**weights: float) -> float:
+def _first_loss(divergence: float = 1.0, margin: float = 0.0) -> float:
     rng = _rng()
     rows = l2_normalise(rng.normal(size=(20, 8)).astype(np.float32))
     tokens = TokenRows(np.arange(20, dtype=np.int32), np.arange(21), np.zeros(20, dtype=bool))
     best = top_documents(rows, rows[::-1].copy(), 3)
-    settings = replace(SETTINGS, epochs=1, **weights)
+    settings = replace(SETTINGS, epochs=1, divergence=divergence, margin=margin)
     lessons = Lessons(tokens, rows[::-1].copy(), best[:, 0], best, 0.1)
     return train_table(rows, lessons, rows[::-1].copy(), settings, rng).losses[0]
 
@@ -174,8 +174,8 @@ def test_a_start_from_words_sums_to_the_words(
     rows = len(tokens.keep)
     entries = start_from_entries(model, rows, SilentProgress())
     fitted = start_from_words(entries, documents, model, tokens, SilentProgress())
-    word = ["pluripotency"]
-    assert any("pluripotency" in document.content for document in documents)
+    word = ["endothelial"]
+    assert any("endothelial" in document.content for document in documents)
     whole, pieces = model.encode_query(word), tokens.encode(word)
     assert len(pieces.ids) > 1
     before, after = (LookupTable(start).encode(pieces) @ whole.T for start in (entries, fitted))

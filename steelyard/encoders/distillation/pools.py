@@ -61,12 +61,12 @@ def draw_pools(
         InputError: the corpus is too small to learn from.
     """
     pools: list[Pool] = []
-    held: NDArray[np.int64] | None = None
+    held: NDArray[np.int64] = np.array([], dtype=np.int64)
     for number in range(settings.pools):
         rng = np.random.default_rng([settings.seed, number] if number else settings.seed)
         with progress.stage("draw pseudo-queries"):
             drawn, tokens = _draw(documents, tokenizer, settings, rng)
-        if held is None:
+        if not number:
             held = _documents_to_hold_out(drawn.sources, settings.held_out, rng)
         inside = np.isin(drawn.sources, held)
         if inside.all() or not inside.any():

@@ -113,6 +113,6 @@ def test_a_study_of_a_small_collection(small: Small, tmp_path: Path) -> None:
     # 120 documents are easy to tell apart: every variant learns.
     assert all(row["dense"] > 0.6 * found["full"]["dense"] for row in rows.values())
     assert 1.5 < rows["0.6k+average-2"]["pseudo_queries"] / rows["0.6k"]["pseudo_queries"] < 2.2
-    # The margin variant has the default's pool, and is charged for it although nothing was encoded.
+    # The margin variant is charged for the pool that it shares, although nothing was encoded.
     assert rows["0.6k+margin"]["encode_seconds"] == rows["0.6k"]["encode_seconds"] > 0
     assert {row["estimate"] for row in found["estimates"]} > {"kept", "cosine"}

@@ -229,6 +229,7 @@ def test_the_estimate_is_in_the_pack(small: Small) -> None:
     assert held_out["queries"] > 20
     assert 0.5 < held_out["kept"] < 1.5
     assert held_out["cosine"] > 0.5
+    assert 0.5 < held_out["fresh_rr_at_10"] <= 1
     losses = provenance["recipe"]["epoch_losses"]
     assert losses == sorted(losses, reverse=True)
 
@@ -237,10 +238,11 @@ def test_the_estimate_by_hand() -> None:
     documents = np.eye(20, dtype=np.float32)
     teacher = np.eye(20, dtype=np.float32)[:2]
     lookup = l2_normalise(documents[[0, 5]] + 0.1 * documents[[1, 1]])
-    found = estimate(lookup, teacher, documents, np.array([0, 1]))
+    found = estimate(lookup, teacher, documents, np.array([0, 1]), 0.4)
     assert found.teacher_rr_at_10 == 1
     assert found.lookup_rr_at_10 == pytest.approx((1 + 1 / 2) / 2)
     assert found.kept == pytest.approx(0.75)
+    assert found.to_dict()["fresh_rr_at_10"] == 0.4
     assert top_documents(teacher, documents, 3)[:, 0].tolist() == [0, 1]
 
 

@@ -68,7 +68,7 @@ ModelMovedOption = Annotated[
 PoolsOption = Annotated[
     int,
     typer.Option(
-        min=1, help="Pools of pseudo-queries; the tables learned from each are averaged."
+        min=1, help="Pools of pseudo-queries; a table a pool, averaged."
     ),
 ]
 LeanOption = Annotated[

@@ -82,7 +82,17 @@ def distillation(
         write_json(result, json)
     print_rows(
         f"{judged.name}, seeds {seeds}: nDCG@10 on {len(judged.queries)} queries",
-        ["variant", "dense", "dev.", "gain", "fused", "dev.", "gain", "encode s", "learn s"],
+        [
+            "variant",
+            "dense",
+            "dev.",
+            "gain",
+            "fused",
+            "dev.",
+            "gain",
+            "encode CPU s",
+            "learn CPU s",
+        ],
         [
             [
                 "full model",

@@ -67,9 +67,7 @@ ModelMovedOption = Annotated[
 ]
 PoolsOption = Annotated[
     int,
-    typer.Option(
-        min=1, help="Pools of pseudo-queries; a table a pool, averaged."
-    ),
+    typer.Option(min=1, help="Pools of pseudo-queries; a table a pool, averaged."),
 ]
 LeanOption = Annotated[
     float, typer.Option(min=0.0, help="How far targets lean toward the source documents.")

@@ -30,8 +30,8 @@ class RememberingTeacher:
         folder: where to keep; made if it is not there.
 
     Attributes:
-        spent: seconds in the teacher so far.
-        asked: seconds that all that was asked for took or had taken when it was encoded.
+        spent: processor seconds, of all threads, in the teacher so far.
+        asked: processor seconds that all that was asked for took or had taken when it was encoded.
     """
 
     def __init__(self, teacher: Teacher, folder: Path) -> None:
@@ -83,9 +83,9 @@ class RememberingTeacher:
         """The teacher's vectors ``[n, d]``; only texts that are new are encoded."""
         new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
         if new:
-            started = time.perf_counter()
+            started = time.process_time()
             vectors = self._teacher.encode_query(new)
-            seconds = time.perf_counter() - started
+            seconds = time.process_time() - started
             self.spent += seconds
             each = seconds / len(new)
             for text, vector in zip(new, vectors, strict=True):
@@ -105,9 +105,9 @@ class RememberingTeacher:
                     self.asked += float(kept["seconds"])
                     known: DenseVectors = kept["vectors"]
                     return known
-        started = time.perf_counter()
+        started = time.process_time()
         vectors = self._teacher.encode_tokens(ids)
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         self.spent += seconds
         self.asked += seconds
         _write(file, {"ids": ids, "vectors": vectors, "seconds": np.array(seconds)})

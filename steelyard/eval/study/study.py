@@ -50,9 +50,9 @@ class StudyRun:
     Attributes:
         variant, seed: what was learned.
         quality: of it.
-        encode_seconds: of the teacher over this table's pseudo-queries, words and vocabulary, as
+        encode_seconds: processor seconds, of all threads, of the teacher over this table's pseudo-queries, words and vocabulary, as
             measured when they were first encoded.
-        learn_seconds: of the rest: drawing, training, the estimate.
+        learn_seconds: likewise, of the rest: drawing, training, the estimate.
         pseudo_queries: taught.
         held_out: the estimate.
     """
@@ -117,7 +117,7 @@ class Study:
 
     def _run(self, variant: Variant, seed: int) -> StudyRun:
         teacher = self._teacher
-        asked, spent, started = teacher.asked, teacher.spent, time.perf_counter()
+        asked, spent, started = teacher.asked, teacher.spent, time.process_time()
         table = distill(
             self._documents,
             self._vectors,
@@ -127,7 +127,7 @@ class Study:
             replace(variant.settings, seed=seed),
             self._progress,
         )
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         teacher.save()
         return StudyRun(
             variant.name,

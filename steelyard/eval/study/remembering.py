@@ -31,7 +31,7 @@ class RememberingTeacher:
 
     Attributes:
         spent: processor seconds, of all threads, in the teacher so far.
-        asked: processor seconds that all that was asked for took or had taken when it was encoded.
+        asked: processor seconds of all that was asked for, as measured when it was encoded.
     """
 
     def __init__(self, teacher: Teacher, folder: Path) -> None:

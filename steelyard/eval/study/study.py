@@ -50,8 +50,8 @@ class StudyRun:
     Attributes:
         variant, seed: what was learned.
         quality: of it.
-        encode_seconds: processor seconds, of all threads, of the teacher over this table's pseudo-queries, words and vocabulary, as
-            measured when they were first encoded.
+        encode_seconds: processor seconds, of all threads, of the teacher over this table's
+            pseudo-queries, words and vocabulary, as measured when they were first encoded.
         learn_seconds: likewise, of the rest: drawing, training, the estimate.
         pseudo_queries: taught.
         held_out: the estimate.

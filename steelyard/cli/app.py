@@ -11,6 +11,7 @@ import steelyard
 from steelyard.cli import (
     adopt,
     bench,
+    bench_distillation,
     bench_engines,
     bench_indexing,
     bench_latency,
@@ -46,6 +47,7 @@ app.add_typer(pack.app, name="pack")
 app.add_typer(tower.app, name="tower")
 app.add_typer(bench.app, name="bench")
 for command in (
+    bench_distillation.distillation,
     bench_engines.bulk,
     bench_engines.search,
     bench_engines.recall,

@@ -15,8 +15,10 @@ from steelyard.cli.options import (
     CausalPrecisionOption,
     Corpus,
     DeviceOption,
+    LeanOption,
     ModelMovedOption,
     PackOption,
+    PoolsOption,
     PrecisionOption,
     ShardsOption,
 )
@@ -46,6 +48,8 @@ def seeds(
     pseudo_queries: Annotated[
         int, typer.Option(min=30, help="Of all kinds together.")
     ] = DEFAULTS.pseudo_queries,
+    pools: PoolsOption = DEFAULTS.pools,
+    lean: LeanOption = DEFAULTS.lean,
     epochs: Annotated[int, typer.Option(min=1)] = DEFAULTS.epochs,
     shards: ShardsOption = None,
     precision: PrecisionOption = "auto",
@@ -64,7 +68,9 @@ def seeds(
             raise ValueError("negative")
     except ValueError as error:
         raise InputError(f"cannot read --seeds {seeds!r}", "write 0,1,2") from error
-    settings = DistillationSettings(pseudo_queries=pseudo_queries, epochs=epochs)
+    settings = DistillationSettings(
+        pseudo_queries=pseudo_queries, pools=pools, lean=lean, epochs=epochs
+    )
     job = DistillationJob(model=model, settings=settings, precision=precision)
     judged = read_judged(corpus, split)
     runs = run_seeds(

@@ -65,6 +65,13 @@ ModelMovedOption = Annotated[
     str | None,
     typer.Option("--model", help="Where the document encoder is now, if it has moved."),
 ]
+PoolsOption = Annotated[
+    int,
+    typer.Option(min=1, help="Pools of pseudo-queries; a table a pool, averaged."),
+]
+LeanOption = Annotated[
+    float, typer.Option(min=0.0, help="How far targets lean toward the source documents.")
+]
 QueryPromptOption = Annotated[
     str | None, typer.Option(help="Put before queries; default: the model's own.")
 ]

@@ -12,9 +12,11 @@ from steelyard.cli import build, export
 from steelyard.cli.options import (
     Corpus,
     DocumentPromptOption,
+    LeanOption,
     MaxRejectedOption,
     MetadataOption,
     OverwriteOption,
+    PoolsOption,
     PrecisionOption,
     QueryPromptOption,
     ShardsOption,
@@ -51,6 +53,8 @@ def distill(
     pseudo_queries: Annotated[
         int, typer.Option(min=30, help="Pseudo-queries of all three kinds together.")
     ] = DEFAULTS.pseudo_queries,
+    pools: PoolsOption = DEFAULTS.pools,
+    lean: LeanOption = DEFAULTS.lean,
     epochs: Annotated[int, typer.Option(min=1)] = DEFAULTS.epochs,
     query_prompt: QueryPromptOption = None,
     document_prompt: DocumentPromptOption = None,
@@ -76,7 +80,9 @@ def distill(
     job = DistillationJob(
         model=model,
         revision=revision,
-        settings=DistillationSettings(seed=seed, pseudo_queries=pseudo_queries, epochs=epochs),
+        settings=DistillationSettings(
+            seed=seed, pseudo_queries=pseudo_queries, pools=pools, lean=lean, epochs=epochs
+        ),
         k1=k1,
         b=b,
         lowercase=not cased,

@@ -104,6 +104,28 @@ class DistilledPack:
     shards: Path
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedCorpus:
+    """All that a table is learned from; several tables can be learned from the same.
+
+    Attributes:
+        teacher: the frozen model.
+        tokenizer: the pack's.
+        tokens: its dense settings.
+        statistics: of the corpus' terms, for BM25.
+        metadata: of the pack, but for how its table was learned.
+        manifest, folder: of the encoded documents.
+    """
+
+    teacher: Teacher
+    tokenizer: QueryTokenizer
+    tokens: PackTokenizer
+    statistics: CorpusStatistics
+    metadata: PackMetadata
+    manifest: Manifest
+    folder: Path
+
+
 def distill_pack(
     corpus: Corpus,
     job: DistillationJob,
@@ -129,6 +151,46 @@ def distill_pack(
         InputError: the corpus, the model or a setting cannot be used.
     """
     refuse_taken(out, overwrite)
+    encoded = encode_for_distillation(
+        corpus, job, progress, shards=shards, max_rejected=max_rejected
+    )
+    manifest, tokenizer, teacher = encoded.manifest, encoded.tokenizer, encoded.teacher
+    documents, vectors = sample(encoded, job)
+    table = distill(
+        documents, vectors, teacher, encoded.tokens, tokenizer.rows, job.settings, progress
+    )
+    provenance = {
+        "corpus": {
+            "name": corpus.name,
+            "sha256": manifest.plan.corpus_sha256,
+            "documents": manifest.encoded,
+            "rejected": manifest.rejected,
+            "sampled": len(documents),
+        },
+        "recipe": table.recipe,
+        "held_out": table.held_out.to_dict(),
+        "document_precision": teacher.precision,
+    }
+    sealed = write_pack(
+        out,
+        replace(encoded.metadata, provenance=provenance),
+        tokenizer.text,
+        table_tensors(table.rows, job.dtype, DEFAULT_TABLE),
+        encoded.statistics.idf(),
+        overwrite=overwrite,
+    )
+    return DistilledPack(sealed, manifest, encoded.folder)
+
+
+def encode_for_distillation(
+    corpus: Corpus,
+    job: DistillationJob,
+    progress: Progress,
+    *,
+    shards: Path | None = None,
+    max_rejected: int | None = None,
+) -> EncodedCorpus:
+    """Open the model, count the terms and encode the documents; arguments as of distill_pack."""
     with progress.stage("open the model"):
         given = {"query": job.query_prompt, "document": job.document_prompt}
         teacher = open_teacher(
@@ -169,29 +231,7 @@ def distill_pack(
     )
     if manifest.rejected:
         progress.say(f"{manifest.rejected:,} lines rejected: see {folder / REJECTED}")
-    documents, vectors = _sample(manifest, folder, job)
-    table = distill(documents, vectors, teacher, tokens, tokenizer.rows, job.settings, progress)
-    provenance = {
-        "corpus": {
-            "name": corpus.name,
-            "sha256": plan.corpus_sha256,
-            "documents": manifest.encoded,
-            "rejected": manifest.rejected,
-            "sampled": len(documents),
-        },
-        "recipe": table.recipe,
-        "held_out": table.held_out.to_dict(),
-        "document_precision": teacher.precision,
-    }
-    sealed = write_pack(
-        out,
-        replace(metadata, provenance=provenance),
-        tokenizer.text,
-        table_tensors(table.rows, job.dtype, DEFAULT_TABLE),
-        statistics.idf(),
-        overwrite=overwrite,
-    )
-    return DistilledPack(sealed, manifest, folder)
+    return EncodedCorpus(teacher, tokenizer, tokens, statistics, metadata, manifest, folder)
 
 
 def _texts(corpus: Corpus, fields: Mapping[str, str]) -> Iterator[str]:
@@ -245,10 +285,9 @@ def _metadata(
     )
 
 
-def _sample(
-    manifest: Manifest, folder: Path, job: DistillationJob
-) -> tuple[list[Document], DenseVectors]:
+def sample(encoded: EncodedCorpus, job: DistillationJob) -> tuple[list[Document], DenseVectors]:
     """The documents the table is learned on: all, or as many as ``sample_documents``."""
+    manifest, folder = encoded.manifest, encoded.folder
     chosen = np.arange(manifest.encoded)
     if manifest.encoded > job.sample_documents:
         rng = np.random.default_rng(job.settings.seed)

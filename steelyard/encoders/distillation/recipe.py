@@ -7,26 +7,31 @@ no labels, no test query, no early stopping on a judged set.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from steelyard.encoders.distillation.estimate import HeldOutEstimate, estimate, top_documents
+from steelyard.encoders.distillation.estimate import (
+    HeldOutEstimate,
+    estimate,
+    reciprocal_rank,
+    top_documents,
+)
+from steelyard.encoders.distillation.pools import Pool, draw_pools
 from steelyard.encoders.distillation.pseudo_queries import draw_pseudo_queries
-from steelyard.encoders.distillation.settings import DistillationSettings
-from steelyard.encoders.distillation.training import train_table
-from steelyard.encoders.documents.batching import encode_in_batches
+from steelyard.encoders.distillation.settings import WORDS, DistillationSettings
+from steelyard.encoders.distillation.starts import start_from_entries, start_from_words
+from steelyard.encoders.distillation.training import Lessons, TrainedTable, train_table
 from steelyard.encoders.documents.protocol import Teacher
 from steelyard.encoders.query.tables import LookupTable
 from steelyard.encoders.query.tokenizer import PackTokenizer
-from steelyard.errors import InputError
 from steelyard.progress import Progress
 from steelyard.types import DenseVectors, Document, l2_normalise
 
 _TEMPERATURE_QUERIES = 1000
-_START_BATCH = 1024
+_FRESH_SEED, _FRESH_DOCUMENTS, _FRESH_QUERIES = 20_011, 5000, 1500
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,83 +66,78 @@ def distill(
     Raises:
         InputError: the corpus is too small to learn from.
     """
-    rng = np.random.default_rng(settings.seed)
-    with progress.stage("draw pseudo-queries"):
-        drawn = draw_pseudo_queries(documents, settings, rng)
-        tokens = tokenizer.encode(drawn.texts)
-        known = rng.permutation(np.flatnonzero(np.diff(tokens.indptr)))
-        drawn, tokens = drawn.select(known), tokens.select(known)
-        train, rest = _split_by_document(drawn.sources, settings.held_out, rng)
-    if not len(rest) or not len(train):
-        raise InputError(
-            f"only {len(drawn)} pseudo-queries from {len(documents)} documents: too few",
-            "give look-up distillation a larger corpus",
-        )
-    with progress.stage("encode pseudo-queries", len(drawn)) as advance:
-        taught = encode_in_batches(
-            drawn.texts,
-            teacher.token_lengths(drawn.texts),
-            teacher.encode_query,
-            teacher.dims,
-            advance=advance,
-        )
-    start = _start(teacher, vocabulary_size, progress)
-    targets = l2_normalise(taught[train] + settings.lean * vectors[drawn.sources[train]])
-    spread = float(np.std(taught[train][:_TEMPERATURE_QUERIES] @ vectors.T))
-    temperature = settings.temperature_factor * max(spread, 1e-4)
-    hard = top_documents(taught[train], vectors, settings.hard_candidates)
-    steps = settings.epochs * -(-len(train) // settings.batch)
-    with progress.stage("train the table", steps) as advance:
-        trained = train_table(
-            start,
-            tokens.select(train),
-            targets,
-            vectors,
-            hard,
-            temperature,
-            settings,
-            rng,
-            lambda _: advance(1),
-        )
-    progress.say("loss by epoch: " + " ".join(f"{loss:.3f}" for loss in trained.losses))
-    lookup = LookupTable(trained.rows).encode(tokens.select(rest))
-    kept = estimate(lookup, taught[rest], vectors, drawn.sources[rest])
+    pools = draw_pools(documents, teacher, tokenizer, settings, progress)
+    start = start_from_entries(teacher, vocabulary_size, progress)
+    if settings.start == WORDS:
+        start = start_from_words(start, documents, teacher, tokenizer, progress)
+    rows = np.zeros_like(start)
+    trained: list[TrainedTable] = []
+    for pool in pools.taught:
+        lessons = _lessons(pool, vectors, settings)
+        trained.append(_train(start, lessons, vectors, settings, pool.rng, progress))
+        rows += trained[-1].rows / len(pools.taught)
+    exam = pools.held_out
+    lookup = LookupTable(rows).encode(exam.tokens)
+    fresh = _fresh_rr(rows, documents, vectors, tokenizer, settings)
+    kept = estimate(lookup, exam.vectors, vectors, exam.sources, fresh)
     recipe = {
         "method": "look-up distillation",
         "seed": settings.seed,
-        "pseudo_queries": len(train),
+        "pseudo_queries": sum(len(pool.sources) for pool in pools.taught),
+        "pools": settings.pools,
+        "pooling": settings.pooling,
+        "start": settings.start,
+        "divergence": settings.divergence,
+        "margin": settings.margin,
         "lean": settings.lean,
-        "temperature": round(temperature, 6),
+        "temperature": round(lessons.temperature, 6),
         "batch": settings.batch,
         "epochs": settings.epochs,
         "learning_rate": settings.learning_rate,
-        "rows_trained": trained.touched,
-        "epoch_losses": [round(loss, 5) for loss in trained.losses],
+        "rows_trained": max(table.touched for table in trained),
+        "epoch_losses": [round(loss, 5) for table in trained for loss in table.losses],
     }
-    return DistilledTable(trained.rows, kept, recipe)
+    return DistilledTable(rows, kept, recipe)
 
 
-def _split_by_document(
-    sources: NDArray[np.int64], held_out: int, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices to train on and to hold out: no document gives pseudo-queries to both.
+def _fresh_rr(
+    rows: NDArray[np.float32],
+    documents: Sequence[Document],
+    vectors: DenseVectors,
+    tokenizer: PackTokenizer,
+    settings: DistillationSettings,
+) -> float:
+    """See ``HeldOutEstimate``; the seed of the recipe takes no part, so that tables compare."""
+    rng = np.random.default_rng(_FRESH_SEED)
+    chosen = rng.permutation(len(documents))[:_FRESH_DOCUMENTS]
+    drawn = draw_pseudo_queries(
+        [documents[i] for i in chosen], replace(settings, pseudo_queries=_FRESH_QUERIES), rng
+    )
+    found = LookupTable(rows).encode(tokenizer.encode(drawn.texts))
+    return reciprocal_rank(top_documents(found, vectors), chosen[drawn.sources])
 
-    About ``held_out`` of them, at most a tenth.
-    """
-    documents, counts = np.unique(sources, return_counts=True)
-    order = rng.permutation(len(documents))
-    limit = min(held_out, len(sources) // 10)
-    chosen = documents[order[np.cumsum(counts[order]) <= limit]]
-    inside = np.isin(sources, chosen)
-    return np.flatnonzero(~inside), np.flatnonzero(inside)
+
+def _lessons(pool: Pool, vectors: DenseVectors, settings: DistillationSettings) -> Lessons:
+    spread = float(np.std(pool.vectors[:_TEMPERATURE_QUERIES] @ vectors.T))
+    return Lessons(
+        pool.tokens,
+        targets=l2_normalise(pool.vectors + settings.lean * vectors[pool.sources]),
+        sources=pool.sources,
+        hard=top_documents(pool.vectors, vectors, settings.hard_candidates),
+        temperature=settings.temperature_factor * max(spread, 1e-4),
+    )
 
 
-def _start(teacher: Teacher, vocabulary_size: int, progress: Progress) -> DenseVectors:
-    """Every vocabulary entry encoded alone, unit length."""
-    start = np.empty((vocabulary_size, teacher.dims), dtype=np.float32)
-    with progress.stage("encode the vocabulary", vocabulary_size) as advance:
-        for first in range(0, vocabulary_size, _START_BATCH):
-            ids = np.arange(first, min(first + _START_BATCH, vocabulary_size))
-            start[ids] = teacher.encode_tokens(ids)
-            advance(len(ids))
-    return start
+def _train(
+    start: DenseVectors,
+    lessons: Lessons,
+    vectors: DenseVectors,
+    settings: DistillationSettings,
+    rng: np.random.Generator,
+    progress: Progress,
+) -> TrainedTable:
+    steps = settings.epochs * -(-len(lessons.targets) // settings.batch)
+    with progress.stage("train the table", steps) as advance:
+        trained = train_table(start, lessons, vectors, settings, rng, lambda _: advance(1))
+    progress.say("loss by epoch: " + " ".join(f"{loss:.3f}" for loss in trained.losses))
+    return trained

@@ -16,6 +16,25 @@ from steelyard.types import DenseVectors
 
 
 @dataclass(frozen=True, slots=True)
+class Lessons:
+    """n pseudo-queries and what is to be learned from them.
+
+    Attributes:
+        tokens: of each, none empty.
+        targets: ``[n, d]`` unit rows.
+        sources: ``[n]`` index of each one's source document.
+        hard: ``[n, h]`` indices of each one's best documents by the teacher.
+        temperature: T of the losses on scores.
+    """
+
+    tokens: TokenRows
+    targets: DenseVectors
+    sources: NDArray[np.int64]
+    hard: NDArray[np.int64]
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
 class TrainedTable:
     """What training leaves.
 
@@ -32,27 +51,23 @@ class TrainedTable:
 
 def train_table(
     start: DenseVectors,
-    tokens: TokenRows,
-    targets: DenseVectors,
+    lessons: Lessons,
     documents: DenseVectors,
-    hard: NDArray[np.int64],
-    temperature: float,
     settings: DistillationSettings,
     rng: np.random.Generator,
     step: Callable[[float], None] | None = None,
 ) -> TrainedTable:
     """Fit rows and one log-weight a token by Adam with cosine decay.
 
-    Loss: (1 - cosine(look-up, target)) + KL(softmax(target . C / T) || softmax(look-up . C / T)).
-    Rows that no pseudo-query touches stay at the start, so only the others are held in memory.
+    Loss: (1 - cosine(look-up, target)) + KL(softmax(target . C / T) || softmax(look-up . C / T)),
+    and, if ``settings.margin`` asks for it, margin-MSE: the mean over C of the squared difference
+    between the look-up's and the target's margins of the source document, over T. Rows that no
+    pseudo-query touches stay at the start, so only the others are held in memory.
 
     Args:
-        start: ``[V, d]`` unit rows.
-        tokens: of n pseudo-queries, none empty.
-        targets: ``[n, d]`` unit rows.
+        start: ``[V, d]`` rows of about unit length.
+        lessons: the pseudo-queries.
         documents: ``[N, d]`` the candidates are drawn from.
-        hard: ``[n, h]`` indices of each pseudo-query's best documents by the teacher.
-        temperature: T.
         settings: the recipe.
         rng: order of batches and candidates.
         step: told the loss after every step.
@@ -61,6 +76,7 @@ def train_table(
         import torch
         from torch.nn.functional import embedding_bag, kl_div, log_softmax, normalize, softmax
 
+    tokens, targets, hard = lessons.tokens, lessons.targets, lessons.hard
     used, compact = np.unique(tokens.ids, return_inverse=True)
     rows = torch.nn.Parameter(torch.from_numpy(start[used].copy()))
     log_weight = torch.nn.Parameter(torch.zeros(len(used)))
@@ -90,13 +106,19 @@ def train_table(
             )
             query, target = normalize(summed, dim=1), torch.from_numpy(targets[batch])
             chosen = torch.from_numpy(_candidates(batch, hard, len(documents), settings, rng))
-            candidates = everything[chosen].T / temperature
-            divergence = kl_div(
-                log_softmax(query @ candidates, dim=1),
-                softmax(target @ candidates, dim=1),
-                reduction="batchmean",
-            )
-            loss = (1 - (query * target).sum(dim=1)).mean() + divergence
+            candidates = everything[chosen].T / lessons.temperature
+            by_query, by_target = query @ candidates, target @ candidates
+            loss = (1 - (query * target).sum(dim=1)).mean()
+            if settings.divergence:
+                divergence = kl_div(
+                    log_softmax(by_query, dim=1), softmax(by_target, dim=1), reduction="batchmean"
+                )
+                loss = loss + settings.divergence * divergence
+            if settings.margin:
+                own = everything[torch.from_numpy(lessons.sources[batch])] / lessons.temperature
+                lost = ((query - target) * own).sum(dim=1, keepdim=True)
+                margins = lost - (by_query - by_target)
+                loss = loss + settings.margin * margins.square().mean()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

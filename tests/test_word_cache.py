@@ -67,12 +67,18 @@ def padded(name: str) -> tuple[str, str, int]:
 
 
 def check(fast: PackTokenizer, exact: PackTokenizer, batch: list[str]) -> None:
-    found, wanted = fast.encode(batch), exact.encode(batch)
-    np.testing.assert_array_equal(found.indptr, wanted.indptr)
-    np.testing.assert_array_equal(found.ids, wanted.ids)
-    np.testing.assert_array_equal(found.truncated, wanted.truncated)
+    for asked in (batch, many(batch)):
+        found, wanted = fast.encode(asked), exact.encode(asked)
+        np.testing.assert_array_equal(found.indptr, wanted.indptr)
+        np.testing.assert_array_equal(found.ids, wanted.ids)
+        np.testing.assert_array_equal(found.truncated, wanted.truncated)
     for text in batch:
         assert fast.encode_one(text) == exact.encode_one(text), repr(text)
+
+
+def many(batch: list[str]) -> list[str]:
+    """So many that they are looked up together."""
+    return batch * (word_cache._FEW // max(1, len(batch)) + 1)
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -93,10 +99,11 @@ def test_prefixes_at_once_are_each_alone(name: str, batch: list[str]) -> None:
         )
         for _, exact in pairs
     ]
-    for (_, exact), found in zip(pairs, encode_arms(arms, batch), strict=True):
-        wanted = exact.encode(batch)
-        np.testing.assert_array_equal(found.indptr, wanted.indptr)
-        np.testing.assert_array_equal(found.ids, wanted.ids)
+    for asked in (batch, many(batch)):
+        for (_, exact), found in zip(pairs, encode_arms(arms, asked), strict=True):
+            wanted = exact.encode(asked)
+            np.testing.assert_array_equal(found.indptr, wanted.indptr)
+            np.testing.assert_array_equal(found.ids, wanted.ids)
 
 
 @pytest.mark.parametrize("name", KNOWN)

@@ -31,6 +31,9 @@ MAX_LENGTH = 48
 _BLOCK = 1024
 """Texts that are split at once."""
 
+_FEW = 48
+"""So few texts are looked up one by one: calls on arrays have a price of their own."""
+
 _MARK = "\1"
 """Before the first character of a text. Texts that hold it are left to the tokenizer."""
 
@@ -77,11 +80,6 @@ class FlatIds:
     asked: NDArray[np.int64]
 
 
-_NONE = FlatIds(
-    np.zeros(0, dtype=np.int32), np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64)
-)
-
-
 class WordCache:
     """The fast way of one tokenizer; safe to use from many threads.
 
@@ -118,9 +116,11 @@ class WordCache:
         Raises:
             TypeError, AttributeError: a text is no string.
         """
+        if len(texts) <= _FEW:
+            return [self._encode_few(texts, prefix) for prefix in prefixes]
         blocks = [texts[i : i + _BLOCK] for i in range(0, len(texts), _BLOCK)]
         return [
-            _in_a_row([self._encode_block(block, prefix) for block in blocks]) if blocks else _NONE
+            _in_a_row([self._encode_block(block, prefix) for block in blocks])
             for prefix in prefixes
         ]
 
@@ -129,7 +129,7 @@ class WordCache:
         return len(self._pieces)
 
     def hit_rate(self, texts: Sequence[str]) -> float:
-        """Share of these texts' pieces that is remembered; learns nothing."""
+        """Share of these texts' pieces that batches have taught; learns nothing."""
         pieces = Pieces.cut(" ".join(" ".join(self._cut(text)) for text in texts), self._cutter)
         marks = pieces.begins(ord(_MARK))
         marks = marks[pieces.ends[marks] - pieces.starts[marks] == 1]
@@ -149,6 +149,19 @@ class WordCache:
         if known[0]:
             pieces = Pieces.cut(" ".join(known[0]), self._cutter)
             self._table.encode(pieces, self._pieces.look_up)
+
+    def _encode_few(self, texts: Sequence[str], prefix: str) -> FlatIds:
+        rows = [
+            _ASK if _MARK in text else b"".join(map(self._look_up, self._cut(prefix + text)))
+            for text in texts
+        ]
+        asked = [row for row, ids in enumerate(rows) if _ASK in ids]
+        for row in asked:
+            rows[row] = b""
+        indptr = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(ids) // len(_ASK) for ids in rows], out=indptr[1:])
+        ids = np.frombuffer(b"".join(rows), dtype=np.int32)
+        return FlatIds(ids, indptr, np.array(asked, dtype=np.int64))
 
     def _encode_block(self, texts: Sequence[str], prefix: str) -> FlatIds:
         if self._lowercase:

@@ -126,7 +126,12 @@ def recall(
 
 
 def _passages(
-    corpus: str | Path, encoder: QueryEncoder, count: int, precision: str, progress: RichProgress
+    corpus: str | Path,
+    encoder: QueryEncoder,
+    count: int,
+    precision: str,
+    progress: RichProgress,
+    model: str | None = None,
 ) -> tuple[Generation, list[str], DenseVectors]:
     """What a generation of passages is, their texts, and their vectors."""
     from steelyard.encoders.documents.from_pack import open_dense_encoder
@@ -146,14 +151,21 @@ def _passages(
     vectors = encoded_windows(
         texts,
         metadata.spaces.dense,
-        lambda: open_dense_encoder(metadata, precision=precision),
+        lambda: open_dense_encoder(metadata, model=model, precision=precision),
         progress,
     )
     return template, texts, vectors
 
 
 def load_passages(
-    corpus: Path, pack: Path, to: str, count: int, precision: str, *, dense_only: bool = False
+    corpus: Path,
+    pack: Path,
+    to: str,
+    count: int,
+    precision: str,
+    *,
+    dense_only: bool = False,
+    model: str | None = None,
 ) -> None:
     """Index so many passages of a corpus, unless they are there.
 
@@ -162,6 +174,7 @@ def load_passages(
         count: of the passages.
         precision: of the document encoder, if their vectors are not kept yet.
         dense_only: leave the sparse arm out where the engine has no sparse vectors.
+        model: where the document encoder is now, if it has moved.
     """
     from steelyard.encoders.documents.from_pack import open_sparse_encoder
     from steelyard.encoders.query.encoder import QueryEncoder
@@ -170,7 +183,7 @@ def load_passages(
     from steelyard.plugin.urls import open_engine
 
     encoder, progress = QueryEncoder.load(pack), RichProgress()
-    template, texts, vectors = _passages(corpus, encoder, count, precision, progress)
+    template, texts, vectors = _passages(corpus, encoder, count, precision, progress, model)
     engine = open_engine(to, vocabulary=encoder.tokenizer)
     try:
         if dense_only:

@@ -61,7 +61,14 @@ def latency(
     timed, warm_up = texts[:queries], texts[queries:] or texts
     progress = RichProgress()
     if passages:
-        load_passages(corpus, pack, to, passages, "auto", dense_only=True)
+        load_passages(corpus, pack, to, passages, "auto", dense_only=True, model=model)
+    held = {}
+    if memory:  # first: what fails here must not cost the searches
+        with progress.stage("memory"):
+            for kind in ("lookup", "full"):
+                held[kind] = encoder_memory(
+                    pack, kind, timed[:100], model=model, precision=precision
+                )
     lookup = QueryEncoder.load(pack)
     tower = open_dense_encoder(lookup.metadata, model=model, precision=precision)
     threads = set_torch_threads(torch_threads)
@@ -73,11 +80,6 @@ def latency(
         contenders = _contenders({"lookup": lookup, "full": full}, engine, candidates)
         indexed, arms = _count(contenders["lookup dense"])
         results = bench_latency(contenders, timed, warm_up, progress, clients=counts, k=k)
-    held = {}
-    if memory:
-        with progress.stage("memory"):
-            for kind in ("lookup", "full"):
-                held[kind] = encoder_memory(pack, kind, timed[:100], precision=precision)
     report = {
         "format": 1,
         "kind": "latency",

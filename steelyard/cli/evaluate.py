@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from steelyard.cli.bench_sweeps import command_line
 from steelyard.cli.evaluation_table import print_collection
 from steelyard.cli.options import (
     AdapterMovedOption,
@@ -138,10 +140,14 @@ def evaluate_and_tell(
     done: list[CollectionResult] = []
     folders = file_names([collection.name for collection in plan.collections])
 
+    def keep(result: EvaluationResult) -> None:
+        made = {"command": command_line(), "test": asdict(plan.testing)}
+        write_json({**result.to_dict(), **made}, json)
+
     def finished(collection: CollectionResult, found: Sequence[Run]) -> None:
         print_collection(collection, plan.testing.confidence)
         done.append(collection)
-        write_json(EvaluationResult(done, {}, package_versions()).to_dict(), json)
+        keep(EvaluationResult(done, {}, package_versions()))
         if runs is None:
             return
         folder = runs / folders.get(collection.collection, "runs") if nested else runs
@@ -151,7 +157,7 @@ def evaluate_and_tell(
             write_trec(run, folder / f"{names[run.system]}.trec")
 
     outcome = carry_out(plan, RichProgress(), finished)
-    write_json(outcome.result.to_dict(), json)
+    keep(outcome.result)
     return outcome
 
 

@@ -93,7 +93,12 @@ def carry_out(plan: Plan, progress: Progress, finished: Finished) -> Outcome:
             continue
         failures |= {f"{name} on {result.collection}": error for name, error in missing.items()}
         measured.append(result)
-        finished(result, runs)
+        try:
+            finished(result, runs)
+        except InterruptedJobError:
+            raise
+        except SteelyardError as error:
+            failures[f"files of {result.collection}"] = error
     if not measured and failures:
         raise next(iter(failures.values()))
     return Outcome(EvaluationResult(measured, failed, package_versions()), failures)
@@ -135,7 +140,7 @@ def _measure_collection(
         list(measured.values()),
         settings,
         baseline,
-        {s.name: counterpart(s, collection.systems) for s in collection.systems},
+        {s.name: _counterpart(s, collection.systems, settings) for s in collection.systems},
         plan.testing,
     )
     result = CollectionResult(
@@ -143,15 +148,33 @@ def _measure_collection(
         queries=[query.id for query in judged.queries],
         documents=documents,
         missing_queries=judged.missing,
-        candidates=first.get("candidates"),
-        fusion=fusions[0] if fusions else {},
-        feedback=feedback[0] if feedback else None,
+        candidates=_common(
+            [one["candidates"] for one in settings.values() if "candidates" in one]
+        ),
+        fusion=_common(fusions) or {},
+        feedback=_common(feedback),
         search=first["search"],
         baseline=baseline,
         rows=rows,
         failed={name: str(error) for name, error in failures.items()},
     )
     return result, [one.run for one in measured.values()], failures
+
+
+def _counterpart(
+    plan: SystemPlan, systems: Sequence[SystemPlan], settings: Mapping[str, dict[str, Any]]
+) -> str | None:
+    """Of the systems that were fused alike: packs differ in weights where the plan is silent."""
+
+    def fusion(system: SystemPlan) -> object:
+        return settings.get(system.name, {}).get("fusion")
+
+    return counterpart(plan, [other for other in systems if fusion(other) == fusion(plan)])
+
+
+def _common(values: Sequence[Any]) -> Any:
+    """What all have; None where they differ, or there are none."""
+    return values[0] if values and all(one == values[0] for one in values) else None
 
 
 class _Towers:

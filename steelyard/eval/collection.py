@@ -110,8 +110,12 @@ def read_qrels_only(path: Path) -> JudgedQueries:
     qrels = read_qrels(path)
     if not qrels:
         raise InputError(f"{path} holds no judgement", "give a qrels file")
-    name = plain_name(path.name).removesuffix(".tsv").removesuffix(".txt")
-    return JudgedQueries(name, [Query(query, "") for query in qrels], qrels)
+    return JudgedQueries(qrels_name(path), [Query(query, "") for query in qrels], qrels)
+
+
+def qrels_name(path: Path) -> str:
+    """What a collection of judgements alone is called when nobody says."""
+    return plain_name(path.name).removesuffix(".tsv").removesuffix(".txt")
 
 
 def read_judged(folder: Path, split: str = "test") -> JudgedQueries:
@@ -159,7 +163,10 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
                 query, document, relevance = text.split("\t")
             else:
                 query, _, document, relevance = text.split()
-            qrels.setdefault(query, {})[document] = int(relevance)
+            grade = int(relevance)
+            if abs(grade) >= 2**31:
+                raise ValueError(relevance)
+            qrels.setdefault(query, {})[document] = grade
         except ValueError as error:
             raise InputError(
                 f"{path}, line {line.number}: expected query-id, corpus-id, score in UTF-8",

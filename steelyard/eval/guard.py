@@ -128,7 +128,10 @@ def collection_of(report: Mapping[str, Any], expected: Expected) -> Mapping[str,
     Raises:
         InputError: the report has no such collection, or was made with other settings.
     """
-    parts: list[Mapping[str, Any]] = report.get("collections") or [report]
+    parts: Any = report.get("collections") or [report]
+    if not isinstance(parts, list) or not all(isinstance(p, Mapping) for p in parts):
+        raise InputError("this is no report of an evaluation", f"make it by '{expected.command}'")
+    part: Mapping[str, Any] | None
     part = next((p for p in parts if p.get("collection") == expected.collection), None)
     if part is None or not part.get("rows"):
         names = ", ".join(str(p.get("collection")) for p in parts)
@@ -136,14 +139,28 @@ def collection_of(report: Mapping[str, Any], expected: Expected) -> Mapping[str,
             f"the report measures {names}, the table expects {expected.collection}",
             f"make the report by '{expected.command}'",
         )
-    said = {**report, **part}
+    if not isinstance(part["rows"], list) or not all(_fits(r, expected) for r in part["rows"]):
+        raise InputError(
+            f"the report's rows of {expected.collection} are no figures of systems",
+            f"make the report by '{expected.command}'",
+        )
+    found: Mapping[str, Any] = part
+    said = {**report, **found}
     for name, value in expected.settings.items():
         if name in said and said[name] != value:
             raise InputError(
                 f"the report was made with {name} {said[name]}, the table with {value}",
                 f"make the report by '{expected.command}'",
             )
-    return part
+    return found
+
+
+def _fits(row: object, expected: Expected) -> bool:
+    """Whether a row names its system, and the table's measures are numbers where it has them."""
+    if not isinstance(row, Mapping) or not isinstance(row.get("system"), str):
+        return False
+    measures = {measure for one in expected.rows for measure in one.measures}
+    return all(isinstance(row.get(measure), int | float | None) for measure in measures)
 
 
 def renewed(

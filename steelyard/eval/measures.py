@@ -56,7 +56,7 @@ def measure(
     try:
         for metric in ir_measures.iter_calc(list(parsed.values()), judged, run.scores):
             by_query[names[metric.measure]][position[metric.query_id]] = metric.value
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, KeyError, OverflowError, SystemError) as error:
         raise InputError(
             f"ir-measures cannot compute {', '.join(measures.values())}: {first_line(error)}",
             "leave that measure out, or install its provider",
@@ -74,8 +74,13 @@ def parse_measure(text: str) -> Any:
         import ir_measures
 
     try:
-        return ir_measures.parse_measure(text)
-    except (NameError, ValueError, SyntaxError, TypeError) as error:
+        found = ir_measures.parse_measure(text)
+        found.validate_params()
+        # trec_eval ends the whole process over a cutoff of 0.
+        if not 0 < found.params.get("cutoff", 1) < 2**31:
+            raise ValueError(text)
+        return found
+    except (NameError, ValueError, SyntaxError, TypeError, AssertionError) as error:
         raise InputError(
             f"no measure {text!r}",
             f"write them as ir-measures does: {', '.join(MEASURES.values())}",

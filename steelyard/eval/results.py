@@ -96,9 +96,9 @@ class CollectionResult:
         queries: ids, in the order of ``by_query``.
         documents: in the first system's index; None where only run files were read.
         missing_queries: judged, but without a text: not measured.
-        candidates: of each arm.
-        fusion: method, weights, rrf_k, match.
-        feedback: documents that refine a query, where a system asks for it.
+        candidates: of each arm; None where systems differ: see their ``settings``.
+        fusion: method, weights, rrf_k, match; empty where systems differ.
+        feedback: documents that refine a query, of the systems that ask; None where they differ.
         search: ``exact``, ``engine`` or ``runs``.
         baseline: name of the system that the others are compared with; where it is in
             ``failed`` there is no comparison.
@@ -203,7 +203,7 @@ def read_result(path: Path) -> EvaluationResult:
         raise InputError(f"no result at {path}", _REMEDY)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON: {error}", _REMEDY) from error
     return EvaluationResult.from_dict(value, str(path))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from steelyard.errors import InputError
 from steelyard.eval.collection import Query
@@ -25,8 +26,9 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
 class Run:
     """A system's rankings, query id -> document id -> score.
 
-    Scores fall strictly with rank, so that every measuring tool keeps our order: trec_eval and
-    ir-measures break ties by document id downwards, we break them upwards.
+    Scores fall strictly with rank, as float32 too, so that every measuring tool keeps our order:
+    trec_eval reads them as float32 and breaks ties by document id downwards, some of ir-measures'
+    own measures (RR@10) upwards, as we do.
     """
 
     system: str
@@ -92,7 +94,7 @@ def read_trec(path: Path) -> Run:
         found[document] = score
     if not scores:
         raise InputError(f"{path} holds no result", "give a TREC run file")
-    return Run(tag, scores)
+    return Run(tag, {query: _as_trec_eval(found) for query, found in scores.items()})
 
 
 def run_files(place: Path) -> list[Path]:
@@ -134,10 +136,28 @@ def file_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def _falling(ranking: Candidates) -> dict[str, float]:
-    scores = ranking.scores.tolist()
-    if (np.diff(ranking.scores) < 0).all():
-        return dict(zip(ranking.ids, scores, strict=True))
-    last = math.inf
-    for position, score in enumerate(scores):
-        last = scores[position] = min(score, math.nextafter(last, -math.inf))
-    return dict(zip(ranking.ids, scores, strict=True))
+    return dict(zip(ranking.ids, _strictly(ranking.scores), strict=True))
+
+
+def _as_trec_eval(found: dict[str, float]) -> dict[str, float]:
+    """By score as float32, ties by document id downwards; then no tie is left to any tool."""
+    order = sorted(found, reverse=True)
+    order.sort(key=lambda document: -np.float32(found[document]))
+    scores = np.array([found[document] for document in order])
+    return dict(zip(order, _strictly(scores), strict=True))
+
+
+def _strictly(scores: NDArray[np.float64]) -> list[float]:
+    """The same, lowered by least steps where as float32 they would not fall."""
+    values: list[float] = scores.tolist()
+    narrow = scores.astype(np.float32)
+    if (np.diff(narrow) < 0).all():
+        return values
+    last = np.float32(np.inf)
+    for position, one in enumerate(narrow):
+        if one < last:
+            last = one
+        else:
+            last = np.nextafter(last, np.float32(-np.inf))
+            values[position] = float(last)
+    return values

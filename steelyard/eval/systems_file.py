@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from steelyard.errors import InputError, needs_extra
-from steelyard.eval.collection import judged_queries, read_qrels_only
+from steelyard.eval.collection import judged_queries, qrels_name, read_qrels_only
 from steelyard.eval.evaluate import EVALUATION_CANDIDATES
 from steelyard.eval.measures import MEASURES, named_measures
 from steelyard.eval.plan import CollectionPlan, FusionChange, Plan, SystemPlan
@@ -38,9 +38,9 @@ class _Strict(BaseModel):
 
 
 class _Weights(_Strict):
-    dense: float | None = Field(default=None, ge=0)
-    sparse: float | None = Field(default=None, ge=0)
-    match: float | None = Field(default=None, ge=0)
+    dense: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    sparse: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    match: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 class _Fusion(_Strict):
@@ -171,8 +171,17 @@ def read_systems_file(path: Path) -> Plan:
     except ValidationError as error:
         raise _explained(error, path, lines) from error
     folder = path.resolve().parent
+    collections = [_collection(one, file, folder) for one in file.collections]
+    names = [collection.name for collection in collections]
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            line = lines.get(("collections", position), 1)
+            raise InputError(
+                f"{path}, line {line}: two collections are called {name!r}",
+                "give one of them a name: of its own",
+            )
     return Plan(
-        [_collection(one, file, folder) for one in file.collections],
+        collections,
         file.baseline,
         named_measures(file.measures),
         SignificanceSettings(**file.test.model_dump()),
@@ -185,14 +194,16 @@ def _collection(one: _Collection, file: _File, folder: Path) -> CollectionPlan:
         default = one.ir_datasets
         read = partial(judged_queries, IR_DATASETS + one.ir_datasets)
     elif one.beir is not None:
-        beir = folder / Path(one.beir).expanduser()
+        beir = _within(folder, one.beir)
         default = f"{beir.name}/{one.split}"
         read = partial(judged_queries, beir, one.split)
     else:
-        qrels = folder / Path(str(one.qrels)).expanduser()
-        default = qrels.stem
+        qrels = _within(folder, str(one.qrels))
+        default = qrels_name(qrels)
         read = partial(read_qrels_only, qrels)
-    short = one.name or default.split("/")[0]
+    # An id of ir_datasets does not say which of its parts is a split.
+    whole = default.replace("/", "-") if one.ir_datasets else default.split("/")[0]
+    short = one.name or whole
     systems = [_system(system, (system, one, file), short, folder) for system in file.systems]
     return CollectionPlan(one.name or default, read, systems, one.name)
 
@@ -213,14 +224,21 @@ def _system(
     fusion: _Fusion | None = said("fusion")
     return SystemPlan(
         system.system(),
-        pack=None if pack is None or run else folder / Path(pack).expanduser(),
+        pack=None if pack is None or run else _within(folder, pack),
         to=None if to is None or run else relative_to(to, folder),
         fusion=FusionChange() if fusion is None else fusion.change(),
         candidates=said("candidates") or EVALUATION_CANDIDATES,
         search=said("search") or "exact",
-        run=None if run is None else folder / Path(run).expanduser(),
+        run=None if run is None else _within(folder, run),
         retention_of=system.retention_of,
     )
+
+
+def _within(folder: Path, text: str) -> Path:
+    try:
+        return folder / Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"no path {text!r}: {error}", "write the folder out") from error
 
 
 def _parsed(name: str) -> System:

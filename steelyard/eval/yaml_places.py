@@ -26,14 +26,14 @@ def read_yaml(path: Path) -> tuple[Any, dict[Place, int]]:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        lines: dict[Place, int] = {(): 1}
+        if node is not None:
+            _walk(node, (), lines, path)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
         reason = getattr(error, "problem", None) or first_line(error)
         raise InputError(f"{where}: no YAML: {reason}", "mend the file") from error
-    lines: dict[Place, int] = {(): 1}
-    if node is not None:
-        _walk(node, (), lines, path)
     return value, lines
 
 

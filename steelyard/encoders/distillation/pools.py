@@ -113,7 +113,7 @@ def _documents_to_hold_out(
     order = rng.permutation(len(documents))
     limit = min(held_out, len(sources) // 10)
     chosen: NDArray[np.int64] = documents[order[np.cumsum(counts[order]) <= limit]]
-    return chosen
+    return chosen if len(chosen) else documents[[int(counts.argmin())]]
 
 
 def _joined(pools: Sequence[Pool]) -> Pool:

@@ -27,6 +27,7 @@ from steelyard.encoders.distillation.training import Lessons, TrainedTable, trai
 from steelyard.encoders.documents.protocol import Teacher
 from steelyard.encoders.query.tables import LookupTable
 from steelyard.encoders.query.tokenizer import PackTokenizer
+from steelyard.errors import InputError
 from steelyard.progress import Progress
 from steelyard.types import DenseVectors, Document, l2_normalise
 
@@ -110,9 +111,11 @@ def _fresh_rr(
     """See ``HeldOutEstimate``; the seed of the recipe takes no part, so that tables compare."""
     rng = np.random.default_rng(_FRESH_SEED)
     chosen = rng.permutation(len(documents))[:_FRESH_DOCUMENTS]
-    drawn = draw_pseudo_queries(
-        [documents[i] for i in chosen], replace(settings, pseudo_queries=_FRESH_QUERIES), rng
-    )
+    some = [documents[i] for i in chosen]
+    try:
+        drawn = draw_pseudo_queries(some, replace(settings, pseudo_queries=_FRESH_QUERIES), rng)
+    except InputError:  # no sentence in these; the table is learned already
+        return 0.0
     found = LookupTable(rows).encode(tokenizer.encode(drawn.texts))
     return reciprocal_rank(top_documents(found, vectors), chosen[drawn.sources])
 

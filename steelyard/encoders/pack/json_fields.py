@@ -6,6 +6,7 @@ but numpy, scipy, tokenizers and safetensors.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import types
 import typing
@@ -63,7 +64,8 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return read_dataclass(hint, value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):
+            return float(value)
     expected = origin or hint
     if isinstance(value, expected) and not (expected is int and isinstance(value, bool)):
         return value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from threading import Lock
+from threading import RLock
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -202,12 +202,12 @@ class PieceTable:
     """Token ids of pieces, bounded; safe to use from many threads.
 
     Args:
-        limit: of pieces; before there can be more, all are forgotten and learnt anew.
+        limit: of pieces; after a batch that brought more, all are forgotten and learnt anew.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._lock = Lock()
+        self._lock = RLock()
         self.clear()
 
     def __len__(self) -> int:
@@ -216,9 +216,10 @@ class PieceTable:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._slots = _Slots.empty(_FIRST_BITS)
-        self._pool = np.empty(1 << _FIRST_BITS, dtype=np.int32)
-        self._used = self._known = 0
+        with self._lock:
+            self._slots = _Slots.empty(_FIRST_BITS)
+            self._pool = np.empty(1 << _FIRST_BITS, dtype=np.int32)
+            self._used = self._known = 0
 
     def encode(
         self, pieces: Pieces, learn: Learn
@@ -233,8 +234,6 @@ class PieceTable:
             ids int32; counts int64 ``[n]``; the pieces that have none of their own, ascending.
         """
         with self._lock:
-            if self._known + len(pieces) > self._limit or self._used > _IDS * self._limit:
-                self.clear()
             slots = self._slots.find(pieces.first, pieces.second)
             slots[pieces.without_key()] = -1
             begin, counts = self._slots.begin[slots], self._slots.count[slots].astype(np.int64)
@@ -246,7 +245,11 @@ class PieceTable:
                 counts[refused] = 0
             inside = np.repeat(begin - (np.cumsum(counts) - counts), counts)
             inside += np.arange(len(inside))
-            return self._pool[inside], counts, refused
+            found = self._pool[inside]
+            # After, for a batch repeats pieces; a giant one leaves nothing behind.
+            if self._known > self._limit or self._used > _IDS * self._limit:
+                self.clear()
+            return found, counts, refused
 
     def knows(self, pieces: Pieces) -> NDArray[np.bool_]:
         """Which pieces it holds."""

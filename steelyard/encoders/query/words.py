@@ -32,6 +32,9 @@ _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 _SPLITS = frozenset({_GPT2, _LLAMA3, _QWEN2})
 """Patterns that match every character, and a space after another character only by itself."""
 
+_COMPOSED = "<=>"
+"""What NFC and NFKC join with a stroke behind it to one character, such as U+2260."""
+
 _SPACE_MARK = "\u2581"
 _BYTE_SPACE = "\u0120"
 """How byte-level vocabularies write a space; other printable ASCII stands for itself."""
@@ -67,9 +70,10 @@ def word_rules(tokenizer: Mapping[str, Any]) -> WordRules | None:
         return None
     if settings["type"] == "BertPreTokenizer":
         find = re.compile("[A-Za-z0-9]+|[^ A-Za-z0-9]").findall
-        return WordRules(
-            find, lowercase, white_space="\t\n\r", beyond_ascii=True, apart=string.punctuation
-        )
+        composes = not _kinds(normalizer).isdisjoint({"NFC", "NFKC"})
+        joined = _COMPOSED if composes else ""
+        apart = "".join(c for c in string.punctuation if c not in joined)
+        return WordRules(find, lowercase, white_space="\t\n\r", beyond_ascii=True, apart=apart)
     beyond_ascii = _KEEPS_SPACES.issuperset(_kinds(normalizer))
     if settings["type"] == "Metaspace":
         metaspace = _metaspace(settings)

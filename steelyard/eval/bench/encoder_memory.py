@@ -20,7 +20,12 @@ _STATUS = Path("/proc/self/status")
 
 
 def encoder_memory(
-    pack: Path, kind: str, texts: Sequence[str], *, precision: str = "auto"
+    pack: Path,
+    kind: str,
+    texts: Sequence[str],
+    *,
+    model: str | None = None,
+    precision: str = "auto",
 ) -> dict[str, float | None]:
     """What a process holds once it has encoded these queries one by one.
 
@@ -28,6 +33,7 @@ def encoder_memory(
         pack: folder of the query pack.
         kind: ``lookup`` or ``full``.
         texts: queries.
+        model: where the full model is now, if it has moved.
         precision: of the full model.
 
     Returns:
@@ -36,7 +42,7 @@ def encoder_memory(
         first query's vectors.
     """
     done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", __name__, str(pack), kind, precision],
+        [sys.executable, "-m", __name__, str(pack), kind, precision, model or ""],
         input=json.dumps(list(texts)),
         capture_output=True,
         text=True,
@@ -53,7 +59,7 @@ def encoder_memory(
     return found
 
 
-def _main(pack: str, kind: str, precision: str) -> None:
+def _main(pack: str, kind: str, precision: str, moved: str) -> None:
     texts = json.load(sys.stdin)
     started = time.perf_counter()
     from steelyard.encoders.query.encoder import QueryEncoder
@@ -63,7 +69,7 @@ def _main(pack: str, kind: str, precision: str) -> None:
         from steelyard.encoders.documents.from_pack import open_dense_encoder
         from steelyard.eval.bench.full_model_queries import FullModelQueries
 
-        model = open_dense_encoder(encoder.metadata, precision=precision)
+        model = open_dense_encoder(encoder.metadata, model=moved or None, precision=precision)
         encoder = FullModelQueries(Path(pack), model)
     encoder.encode_query(texts[0])
     first = time.perf_counter() - started

@@ -7,12 +7,13 @@ ids (``007`` is 7), and its text goes through Java.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from steelyard.encoders.query.encoder import QueryEncoder
+from steelyard.encoders.query.tokenizer import well_formed
 from steelyard.errors import InputError, needs_extra
 from steelyard.eval.collection import JudgedQueries, Query
 from steelyard.eval.pyserini.ids import check_ids
@@ -57,6 +58,8 @@ def write_queries(
         InputError: an id with white space, or two queries that Pyserini cannot tell apart.
     """
     check_ids([query.id for query in judged.queries], "query")
+    # A lone surrogate cannot be written; the encoder reads U+FFFD in its place too.
+    judged = replace(judged, queries=[Query(q.id, well_formed(q.text)) for q in judged.queries])
     texts = _texts(judged.queries)
     folder.mkdir(parents=True)
     topics = {query.id: {"title": query.text.strip()} for query in judged.queries}

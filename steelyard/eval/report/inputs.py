@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from steelyard.errors import InputError
@@ -22,16 +22,26 @@ def read_results(paths: Sequence[Path]) -> tuple[EvaluationResult, list[str]]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{twice} is in the results more than once", "give it once")
-    failed = {name: why for result in results for name, why in result.failed.items()}
-    versions: dict[str, str] = {}
-    for result in results:
-        for name, version in result.versions.items():
-            known = versions.setdefault(name, version)
-            if version not in known.split(", "):
-                versions[name] = f"{known}, {version}"
+    failed = {
+        name: why
+        for result in results
+        for name, why in result.failed.items()
+        if name not in names  # measured by another of them
+    }
+    versions = joined_versions([result.versions for result in results])
     return EvaluationResult(collections, failed, versions), [
         command for path in paths if (command := _command(path))
     ]
+
+
+def joined_versions(versions: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Of all results; where they disagree, all are told."""
+    found: dict[str, list[str]] = {}
+    for each in versions:
+        for name, version in each.items():
+            known = found.setdefault(name, [])
+            known += [one for one in version.split(", ") if one not in known]
+    return {name: ", ".join(known) for name, known in found.items()}
 
 
 def _command(path: Path) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from steelyard.eval.report.content import Block, Code, Plot, Report, Section, Table, Text, plain
 from steelyard.eval.report.fusion_plot import fusion_plot
+from steelyard.eval.report.inputs import joined_versions
 from steelyard.eval.report.intervals import SETTINGS
 from steelyard.eval.report.queries_plot import queries_plot
 from steelyard.eval.report.retention_plot import retention_plot
@@ -44,13 +45,14 @@ def make_report(
         title: of the report.
     """
     swept = [sweep.command for sweep in (sizes, fusion) if sweep is not None]
+    told = [each for each in (result, sizes, fusion) if each is not None]
     sections = [
         _overview(result),
         _retention(result.collections),
         *(_collection(each, at) for at, each in enumerate(result.collections, start=1)),
         _sizes(sizes),
         _fusion(fusion),
-        _made(_versions(result, sizes, fusion), commands, swept),
+        _made(joined_versions([each.versions for each in told]), commands, swept),
     ]
     return Report(plain(title), sections)
 
@@ -160,14 +162,3 @@ def _made(versions: Mapping[str, str], commands: Sequence[str], swept: Sequence[
     else:
         blocks.append(Text("The results do not say which versions they were made with."))
     return Section("How it was made", blocks)
-
-
-def _versions(*results: EvaluationResult | SizesResult | FusionResult | None) -> dict[str, str]:
-    """Of all results; where they disagree, all are told."""
-    found: dict[str, list[str]] = {}
-    for result in results:
-        for name, version in (result.versions if result is not None else {}).items():
-            known = found.setdefault(name, [])
-            if version not in known:
-                known.append(version)
-    return {name: ", ".join(versions) for name, versions in found.items()}

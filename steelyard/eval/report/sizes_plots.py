@@ -58,7 +58,7 @@ def index_plot(sizes: SizesResult) -> Plot:
     return Plot(
         "sizes",
         "Quality against index size",
-        f"Fused nDCG@10 on {plain(sizes.collection)} rises with dimensions and terms: "
+        f"Fused nDCG@10 on {plain(sizes.collection)} by the size of the index; smallest and best: "
         f"{_said(least)}, {_said(best)}.",
         draw(paint, 2.2 + 2.4 * len(dtypes), 4.2),
     )

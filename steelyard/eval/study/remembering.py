@@ -22,8 +22,8 @@ _FLUSH = 2000
 class RememberingTeacher:
     """A teacher whose query and token vectors are kept, in memory and in a folder.
 
-    The folder serves one model only: its name holds the model's weights and query prompt. Files
-    are written whole and renamed, so a run that was stopped goes on from them.
+    The folder serves one model only: its name holds the model's weights, pooling and query
+    prompt. Files are written whole and renamed, so a run that was stopped goes on from them.
 
     Args:
         teacher: asked for what is not known yet.
@@ -38,7 +38,10 @@ class RememberingTeacher:
         self._teacher = teacher
         spec = teacher.spec
         prompt = spec.prompts.get("query", "")
-        key = f"{spec.kind} {spec.weights} {spec.max_length} {prompt} {teacher.precision}"
+        key = (
+            f"{spec.kind} {spec.weights} {spec.pooling} {spec.max_length} {prompt} "
+            f"{teacher.precision}"
+        )
         self._folder = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
         self._folder.mkdir(parents=True, exist_ok=True)
         self._vectors: dict[str, DenseVectors] = {}

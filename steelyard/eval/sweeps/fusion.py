@@ -70,8 +70,13 @@ def measure_fusion(
         for name, rankings in dense.items():
             ways = [Fusion("min-max", (weight, 1 - weight)) for weight in grid]
             graded: list[Graded] = []
+            alone_at = {0.0: sparse, 1.0: rankings}
             for way in (*ways, Fusion("rrf", rrf_k=defaults.rrf_k)):
-                graded.append(judge.fused(rankings, sparse, way))
+                # At weight 0 a fused ranking still holds the other arm's documents.
+                alone = alone_at.get(way.weights[0]) if way.method == "min-max" else None
+                graded.append(
+                    judge.fused(rankings, sparse, way) if alone is None else judge.grade(alone)
+                )
                 advance(1)
             own = min(range(len(grid)), key=lambda at: abs(grid[at] - defaults.dense_weight))
             told = differences(graded, own)

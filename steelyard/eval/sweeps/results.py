@@ -156,7 +156,7 @@ def read_sweep(path: Path, cls: type[Result]) -> Result:
         raise InputError(f"no sweep at {path}", remedy)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON: {error}", remedy) from error
     if not isinstance(value, dict) or (value.get("format"), value.get("kind")) != (FORMAT, kind):
         found = value if isinstance(value, dict) else {}

@@ -17,6 +17,7 @@ from typing import Any
 
 from steelyard.encoders.pack.files import read_metadata
 from steelyard.errors import InputError
+from steelyard.eval.bench.machine import machine
 from steelyard.eval.bench.peers.contenders import OURS
 from steelyard.eval.bench.peers.peer import Peer, Setting
 from steelyard.eval.bench.peers.result import SIZES, Contender, PeersResult, Speed
@@ -73,7 +74,7 @@ def bench_peers(
     result = PeersResult(
         pack=read_metadata(Path(setting.pack)).name,
         machine=_machine(),
-        threads=_threads(),
+        threads=machine()["cores"] or 1,
         queries=len(texts),
         warm_texts=len(warm),
         rounds=rounds,
@@ -183,6 +184,10 @@ def _fill(
     """Put a race's figures where they belong."""
     for contender in contenders:
         one = found.get("contenders", {}).get(contender.name, found)
+        if "speed" not in one and where == "one_thread":  # the other figures stand
+            why = one.get("failed") or f"no {one.get('missing')}"
+            progress.say(f"{contender.name}: failed by one thread: {why}")
+            continue
         if "speed" not in one:
             contender.missing = one.get("missing")
             contender.failed = one.get("failed")
@@ -204,15 +209,9 @@ def _tell(progress: Progress, contender: Contender) -> None:
         progress.say(f"{contender.name}: failed: {contender.failed}")
 
 
-def _threads() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _machine() -> dict[str, str]:
     """Processor, cores, versions of what was compared."""
-    found = {"processor": _processor(), "system": platform.platform()}
+    found = {"processor": str(machine()["processor"]), "system": platform.platform()}
     found["python"] = platform.python_version()
     for name in _LIBRARIES:
         try:
@@ -220,12 +219,3 @@ def _machine() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())

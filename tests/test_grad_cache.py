@@ -12,7 +12,7 @@ import torch
 from steelyard.encoders.causal.tower import CausalEncoder
 from steelyard.training.grad_cache import Encode, Vectors, cached_backward, chunks_of
 from steelyard.training.losses import Loss, LossSettings, Representations, light_retriever_loss
-from steelyard.training.towers import Rows, Towers
+from steelyard.training.towers import Rows
 from tests.conftest import scifact_lines
 from tests.test_training_blocks import towers_of
 from tests.tiny_causal import write_model
@@ -55,9 +55,10 @@ class Batch:
     def loss(self, vectors: Vectors) -> Loss:
         assert "nothing" not in vectors
         made = Representations(
-            vectors["light"][0],
-            self.towers.counts(self.light).double(),
-            *vectors["documents"],
+            light=vectors["light"][0],
+            counts=self.towers.counts(self.light).double(),
+            document_dense=vectors["documents"][0],
+            document_sparse=vectors["documents"][1],
             full=vectors["full"][0],
         )
         return light_retriever_loss(made, SETTINGS, regulariser_strength=1)
@@ -125,7 +126,10 @@ def test_gradients_add_up_over_batches(tmp_path: Path) -> None:
 def test_a_part_that_the_loss_does_not_use(tmp_path: Path) -> None:
     """And one without anything to learn: neither is gone back from."""
     batch = Batch(tmp_path)
-    parts = {"full": batch.encodes(3)["full"], "fixed": [lambda: (torch.ones(2, 3),)]}
+    parts: dict[str, list[Encode]] = {
+        "full": batch.encodes(3)["full"],
+        "fixed": [lambda: (torch.ones(2, 3),)],
+    }
     seen = []
 
     def loss(vectors: Vectors) -> torch.Tensor:

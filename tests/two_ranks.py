@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,13 +44,13 @@ def main(rank: int, folder: Path) -> None:
         unused.grad = torch.tensor([2.0, 2.0])
     average_gradients([used, unused])
     assert unused.grad is not None
-    np.savez(
-        folder / f"{rank}.npz",
-        only_hard=gather(torch.tensor(arrays["only_hn"][queries])).numpy(),
-        averaged=used.grad.numpy(),
-        unused=unused.grad.numpy(),
-        **{name: rows.grad.numpy() for name, rows in inputs.items() if rows.grad is not None},
-    )
+    found: dict[str, Any] = {
+        "only_hard": gather(torch.tensor(arrays["only_hn"][queries])).numpy(),
+        "averaged": used.grad.numpy(),
+        "unused": unused.grad.numpy(),
+    }
+    found |= {name: rows.grad.numpy() for name, rows in inputs.items() if rows.grad is not None}
+    np.savez(folder / f"{rank}.npz", **found)
     (folder / f"{rank}.json").write_text(json.dumps(terms), encoding="utf-8")
     dist.destroy_process_group()
 

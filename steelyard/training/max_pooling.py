@@ -126,9 +126,9 @@ class _MaxPooling(torch.autograd.Function):
             )
             for row, begin, end in _parts(context.counts, first, first + len(piece)):
                 mine = (winners[row] >= begin) & (winners[row] < end)
-                terms = mine.nonzero()[:, 0]
-                tokens = winners[row, terms].long() - first
-                by_token[tokens, terms] = gradient[row, terms].to(weight.dtype)
+                tokens = (winners[row].long() - first).clamp_(0, len(piece) - 1)
+                values = torch.where(mine, gradient[row], 0).to(weight.dtype)
+                by_token.scatter_add_(0, tokens[None], values[None])
             if to_hidden is not None:
                 to_hidden[first : first + len(piece)] = by_token @ weight
             if to_weight is not None:

@@ -106,6 +106,20 @@ def test_prefixes_at_once_are_each_alone(name: str, batch: list[str]) -> None:
             np.testing.assert_array_equal(found.ids, wanted.ids)
 
 
+@pytest.mark.parametrize("name", ["bert", "bert-unclean", "bert-nfc"])
+def test_signs_that_join_with_what_follows_are_not_cut_off(name: str) -> None:
+    """Without added tokens, which keep the signs that they hold from being cut off."""
+    text = trained(name, added=False)
+    loaded = load_tokenizer(text, name, Tokenizer.from_str(text).get_vocab_size())
+    assert loaded.words is not None
+    pair = [PackTokenizer(loaded.tokenizer, ROWS, words=words) for words in (loaded.words, None)]
+    check(
+        pair[0],
+        pair[1],
+        ["a =\u0338 b >\u0338", "x<\u0338y (=)\u0338", "!\u0301 -\u0308-", "\u0338"],
+    )
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_real_texts_take_the_fast_way(name: str) -> None:
     fast, exact = tokenizers(name, "")

@@ -63,6 +63,7 @@ KNOWN: dict[str, Callable[[], tuple[str, Any, Any]]] = {
         normalizers.Sequence(_STRIPPED),
         pre.BertPreTokenizer(),
     ),
+    "bert-nfc": lambda: ("wordpiece", normalizers.NFC(), pre.BertPreTokenizer()),
     "gpt2": lambda: ("bytes", None, pre.ByteLevel(add_prefix_space=False)),
     "gpt2-lower": lambda: (
         "bytes",

@@ -1,0 +1,1 @@
+"""Training document towers: the data, the losses, the loop."""

@@ -40,6 +40,13 @@ def data(
         str | None,
         typer.Option(metavar="SPLIT", help="Also a BEIR folder's judged pairs, e.g. train."),
     ] = None,
+    held_out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPLIT",
+            help="Leave out what asks for the same as a BEIR folder's judged queries, e.g. test.",
+        ),
+    ] = None,
     negatives: Annotated[
         str,
         typer.Option(
@@ -90,6 +97,7 @@ def data(
     job = TrainingDataJob(
         pairs=PairSettings(named, seed, near),
         judged=judged,
+        held_out=held_out,
         negatives=negatives,
         mining=MiningSettings(per_query, depth, ratio or None, margin, fill, seed),
         by_id=ids,
@@ -111,6 +119,8 @@ def _shown(report: TrainingDataReport) -> dict[str, Any]:
         "queries": f"{_duplicates(counts.duplicate_queries)} left out",
         "rejected": f"{counts.rejected:,}",
     }
+    if report.settings.held_out is not None:
+        shown["held out"] = f"{report.held_out:,} examples left out"
     if counts.first_rejected:
         first = counts.first_rejected[0]
         where = f"{first.file}, line {first.line}" if first.file else f"line {first.line}"

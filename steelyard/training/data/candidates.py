@@ -6,6 +6,7 @@ that the same input gives the same candidates.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +18,7 @@ from steelyard.encoders.documents.batching import length_batches
 from steelyard.encoders.documents.bm25 import Bm25Encoder, count_corpus
 from steelyard.encoders.documents.protocol import DocumentEncoder
 from steelyard.encoders.query.tokenizer import PackTokenizer
+from steelyard.encoders.query.word_cache import open_word_cache
 from steelyard.errors import InputError
 from steelyard.progress import Progress, SilentProgress
 from steelyard.types import DenseVectors
@@ -224,7 +226,8 @@ def _word_tokenizer(texts: Sequence[str]) -> PackTokenizer:
     vocabulary = tokenizer.get_vocab()
     ignored = [i for word, i in vocabulary.items() if not any(c.isalnum() for c in word)]
     ignored_ids = sorted({vocabulary[_UNKNOWN], *ignored})
-    return PackTokenizer(tokenizer, len(vocabulary), ignored_ids=ignored_ids)
+    words = open_word_cache(tokenizer, json.loads(tokenizer.to_str()))
+    return PackTokenizer(tokenizer, len(vocabulary), ignored_ids=ignored_ids, words=words)
 
 
 def _stop_ids(tokenizer: PackTokenizer) -> list[int]:

@@ -16,7 +16,8 @@ from steelyard.indexer.reading.validation import ReadDocument
 from steelyard.progress import Progress
 from steelyard.training.data.candidates import Bm25Candidates, CandidateSearch, DenseCandidates
 from steelyard.training.data.hard_negatives import MiningCounts, MiningSettings, mine_negatives
-from steelyard.training.data.judged import read_beir, relevant_ids
+from steelyard.training.data.judged import read_beir, read_query_texts, relevant_ids
+from steelyard.training.data.near_duplicates import SeenTexts
 from steelyard.training.data.pairs import MAX_SHOWN, PairCounts, PairSettings, make_pairs
 from steelyard.training.data.triples import BadLine, TrainingExample, load_examples, writing
 from steelyard.types import Document
@@ -33,6 +34,8 @@ class TrainingDataJob:
     Attributes:
         pairs: of the corpus itself.
         judged: split of a BEIR folder whose judged pairs come first; None: no such pairs.
+        held_out: split of a BEIR folder whose queries, and near duplicates of them, are left out
+            of everything: what is reported on is not trained on.
         negatives: ``none``, ``bm25``, a query pack, whose tower ranks; or what ``open_teacher``
             takes.
         mining: how negatives are chosen.
@@ -42,6 +45,7 @@ class TrainingDataJob:
 
     pairs: PairSettings = field(default_factory=PairSettings)
     judged: str | None = None
+    held_out: str | None = None
     negatives: str = BM25
     mining: MiningSettings = field(default_factory=MiningSettings)
     by_id: bool = False
@@ -56,6 +60,7 @@ class TrainingDataReport:
         corpus: its name, and the SHA-256 of its survey.
         examples: written, by kind.
         counts: of the corpus and the pairs.
+        held_out: examples left out because their query is held out.
         judged_bad: lines of the judgements that give no example, the first 20 of them.
         judged_bad_lines: how many.
         mining: None without negatives.
@@ -68,6 +73,7 @@ class TrainingDataReport:
     corpus_sha256: str
     examples: dict[str, int]
     counts: PairCounts
+    held_out: int
     judged_bad: list[BadLine]
     judged_bad_lines: int
     mining: MiningCounts | None
@@ -95,6 +101,7 @@ def make_training_data(
     with progress.stage("survey"):
         survey = corpus.survey()
     judged, bad = _judged(corpus, job.judged)
+    held_out = _HeldOut(corpus, job.held_out, job.pairs.near)
     counts, kinds = PairCounts(), Counter[str]()
     mining = None if job.negatives == NONE else MiningCounts()
     reads = documents_of(corpus)
@@ -110,7 +117,7 @@ def make_training_data(
         name = "make pairs" if mining is None else "make pairs and mine negatives"
         with progress.stage(name, survey.records) as advance:
             made = make_pairs(_told(reads, advance), job.pairs, counts)
-            examples: Iterable[TrainingExample] = chain(judged, made)
+            examples: Iterable[TrainingExample] = held_out.without(chain(judged, made))
             if search is not None and mining is not None:
                 examples = mine_negatives(
                     examples,
@@ -134,6 +141,7 @@ def make_training_data(
         corpus_sha256=survey.sha256,
         examples=dict(kinds),
         counts=counts,
+        held_out=held_out.dropped,
         judged_bad=bad[:MAX_SHOWN],
         judged_bad_lines=len(bad),
         mining=mining,
@@ -172,12 +180,35 @@ def open_search(
 def _judged(corpus: Corpus, split: str | None) -> tuple[list[TrainingExample], list[BadLine]]:
     if split is None:
         return [], []
+    folder = _beir(corpus, split)
+    return load_examples(read_beir(folder, split), f"{folder}, split {split},")
+
+
+def _beir(corpus: Corpus, split: str) -> Path:
     if not corpus.path.is_dir():
         raise InputError(
             f"{corpus.path} is no BEIR folder, so it has no judged split {split!r}",
-            "leave --judged out, or give a folder with queries.jsonl and qrels/",
+            "give a folder with queries.jsonl and qrels/, or name no split",
         )
-    return load_examples(read_beir(corpus.path, split), f"{corpus.path}, split {split},")
+    return corpus.path
+
+
+class _HeldOut:
+    """Leaves examples out whose query is one of a split, or nearly one, and counts them."""
+
+    def __init__(self, corpus: Corpus, split: str | None, near: float) -> None:
+        self.dropped = 0
+        self._queries = SeenTexts(1, near)
+        if split is not None:
+            for text in read_query_texts(_beir(corpus, split), split):
+                self._queries.add(text)
+
+    def without(self, examples: Iterable[TrainingExample]) -> Iterator[TrainingExample]:
+        for example in examples:
+            if self._queries.find(example.query):
+                self.dropped += 1
+            else:
+                yield example
 
 
 def _told(items: Iterable[_T], advance: Callable[[int], None]) -> Iterator[_T]:

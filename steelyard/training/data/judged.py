@@ -59,12 +59,7 @@ def read_beir(folder: Path, split: str = "train") -> Iterator[TrainingExample | 
     Raises:
         InputError: a file is missing or cannot be read to its end.
     """
-    qrels = folder / "qrels" / f"{split}.tsv"
-    queries = next((f for name in _QUERIES if (f := folder / name).is_file()), None)
-    if queries is None or not qrels.is_file():
-        splits = ", ".join(sorted(file.stem for file in (folder / "qrels").glob("*.tsv")))
-        missing = qrels if queries else folder / _QUERIES[0]
-        raise InputError(f"no {missing}", f"splits here: {splits or 'none'}")
+    queries, qrels = _files(folder, split)
     bad: list[BadLine] = []
     judgements = list(_judgements(qrels, bad))
     texts = _query_texts(queries, {query for _, query, _, _ in judgements}, bad)
@@ -88,6 +83,18 @@ def read_beir(folder: Path, split: str = "train") -> Iterator[TrainingExample | 
             listed = tuple(negatives.get(query, ()))
             example = TrainingExample(texts[query], passages[document], listed, JUDGED)
             yield _checked(example, line, qrels)
+
+
+def read_query_texts(folder: Path, split: str) -> list[str]:
+    """Texts of a split's judged queries, to keep them out of training.
+
+    Raises:
+        InputError: as ``read_beir``.
+    """
+    queries, qrels = _files(folder, split)
+    bad: list[BadLine] = []
+    wanted = {query for _, query, _, _ in _judgements(qrels, bad)}
+    return list(_query_texts(queries, wanted, bad).values())
 
 
 def relevant_ids(examples: Iterable[TrainingExample]) -> dict[str, set[str]]:
@@ -135,6 +142,17 @@ def read_tsv_triples(
             continue
         example = TrainingExample(query, passages[0], tuple(passages[1:]), JUDGED)
         yield _checked(example, line.number, path)
+
+
+def _files(folder: Path, split: str) -> tuple[Path, Path]:
+    """A BEIR folder's queries and the judgements of a split."""
+    qrels = folder / "qrels" / f"{split}.tsv"
+    queries = next((f for name in _QUERIES if (f := folder / name).is_file()), None)
+    if queries is None or not qrels.is_file():
+        splits = ", ".join(sorted(file.stem for file in (folder / "qrels").glob("*.tsv")))
+        missing = qrels if queries else folder / _QUERIES[0]
+        raise InputError(f"no {missing}", f"splits here: {splits or 'none'}")
+    return queries, qrels
 
 
 def _checked(example: TrainingExample, line: int, path: Path) -> TrainingExample | BadLine:

@@ -47,22 +47,25 @@ class SeenTexts:
         Returns:
             Empty when it is new; else ``exact`` or ``near``, and it is not noted.
         """
-        words = _WORD.findall(text.casefold())
-        same = " ".join(words) or text.strip()
-        if self._exact.get(same):
-            return "exact"
-        if self._threshold <= 1 and words:
-            signature = min_hash(words, self._shingle)
-            keys = [
-                f"{i}:{band.tobytes().hex()}"
-                for i, band in enumerate(signature.reshape(BANDS, ROWS))
-            ]
-            if self._is_near(signature, keys):
-                return "near"
-            self._signatures.append(signature)
-            for key in keys:
+        seen = _Looked(text, self._shingle if self._threshold <= 1 else 0)
+        if found := self._find(seen):
+            return found
+        if seen.signature is not None:
+            self._signatures.append(seen.signature)
+            for key in seen.keys:
                 self._bands.add(key, len(self._signatures))
-        self._exact.add(same, 1)
+        self._exact.add(seen.same, 1)
+        return ""
+
+    def find(self, text: str) -> str:
+        """As ``add``, without noting it."""
+        return self._find(_Looked(text, self._shingle if self._threshold <= 1 else 0))
+
+    def _find(self, seen: _Looked) -> str:
+        if self._exact.get(seen.same):
+            return "exact"
+        if seen.signature is not None and self._is_near(seen.signature, seen.keys):
+            return "near"
         return ""
 
     def _is_near(self, signature: NDArray[np.uint32], keys: list[str]) -> bool:
@@ -71,6 +74,24 @@ class SeenTexts:
             float(np.mean(self._signatures[number - 1] == signature)) >= self._threshold
             for number in numbers
         )
+
+
+class _Looked:
+    """A text as it is compared.
+
+    Args:
+        text: the text.
+        shingle: 0 compares word for word only.
+    """
+
+    def __init__(self, text: str, shingle: int) -> None:
+        words = _WORD.findall(text.casefold())
+        self.same = " ".join(words) or text.strip()
+        self.signature = min_hash(words, shingle) if words and shingle else None
+        self.keys: list[str] = []
+        if self.signature is not None:
+            bands = self.signature.reshape(BANDS, ROWS)
+            self.keys = [f"{i}:{band.tobytes().hex()}" for i, band in enumerate(bands)]
 
 
 def min_hash(words: list[str], shingle: int) -> NDArray[np.uint32]:

@@ -12,7 +12,9 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from steelyard.encoders.distillation.stop_words import ENGLISH
+from steelyard.encoders.documents.sentence_transformers import SentenceTransformersEncoder
 from steelyard.errors import InputError
+from steelyard.progress import SilentProgress
 from steelyard.training.data.candidates import (
     Bm25Candidates,
     CandidateSearch,
@@ -21,10 +23,11 @@ from steelyard.training.data.candidates import (
     best,
 )
 from steelyard.training.data.hard_negatives import MiningCounts, MiningSettings, mine_negatives
+from steelyard.training.data.job import open_search
 from steelyard.training.data.kinds import KINDS, pairs_of
 from steelyard.training.data.triples import Passage, TrainingExample
 from steelyard.types import DenseVectors, Document, DocumentVectors
-from tests.conftest import scifact_lines
+from tests.conftest import MODEL, scifact_lines
 from tests.table_tower import TableTower
 
 
@@ -287,3 +290,27 @@ def test_a_model_that_cannot_rank_is_refused() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(InputError):
         MiningSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_a_real_model_mines_by_name(
+    documents: list[Document], model: SentenceTransformersEncoder
+) -> None:
+    few = documents[:12]
+    search = open_search(MODEL, few, SilentProgress())
+    queries = [document.title for document in few]
+    bodies = [document.text for document in few]
+    ranked, scores = search.search(queries, bodies, 12)
+    assert [int(found.rows[0]) for found in ranked] == list(range(12))
+    read = np.asarray(model.encode_document(bodies).dense)
+    expected = (model.encode_query(queries) * read).sum(axis=1)
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    examples = [pair for document in few for pair in pairs_of(document, ("title",), 0)]
+    settings = MiningSettings(per_query=3, depth=12, fill=False)
+    made, counts = mine(examples, few, search, settings)
+    assert all(len(one.negatives) == 3 for one in made)
+    assert counts.positives == 12
+
+
+def test_a_model_that_is_not_there_is_told(documents: list[Document]) -> None:
+    with pytest.raises(InputError, match="nowhere/to/be/found"):
+        open_search("nowhere/to/be/found", documents[:2], SilentProgress())

@@ -34,6 +34,7 @@ from steelyard.cli import (
     search,
     status,
     tower,
+    train,
 )
 
 app = typer.Typer(
@@ -62,6 +63,7 @@ for command in (
 app.add_typer(dev.app, name="dev")
 app.add_typer(export_pyserini.app, name="export")
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(train.app, name="train")
 app.command("index")(index.index)
 app.command("encode-documents")(index.encode_documents)
 app.command("upsert")(changes.upsert)

@@ -82,6 +82,18 @@ def draw_pseudo_queries(
     return PseudoQueries(list(drawn), np.fromiter(drawn.values(), np.int64, len(drawn)))
 
 
+def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Where each sentence begins and ends, without the white space around it."""
+    start = len(text) - len(text.lstrip())
+    for gap in _SENTENCE_END.finditer(text):
+        if gap.start() > start:
+            yield start, gap.start()
+        start = gap.end()
+    end = len(text.rstrip())
+    if end > start:
+        yield start, end
+
+
 def _sentence_pool(documents: Sequence[Document]) -> Iterator[tuple[int, str]]:
     for index, document in enumerate(documents):
         for part in (document.title, document.text):

@@ -1,6 +1,7 @@
 """Training a LightRetriever: one language model as document encoder and as source of the look-ups.
 
-``data`` makes and reads what is trained on. One optimiser step, and where each part of it is (LightRetriever, section 1):
+``data`` makes and reads what is trained on. One optimiser step, and where each part of it is
+(LightRetriever, section 1):
 
 - ``query_blocks``: token ids -> light query vectors, by the block mask;
 - ``max_pooling``: hidden states -> largest logits, with gradients, in bounded memory;

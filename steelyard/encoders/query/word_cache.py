@@ -314,7 +314,8 @@ def open_word_cache(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> WordCa
 def _agrees(cache: WordCache, tokenizer: Tokenizer) -> bool:
     """Whether all give the same ids for the sample: by texts, in a batch, by the tokenizer."""
     try:
-        (batch,) = cache.encode(_PROOF)
+        # Not `encode`: so few texts would go one by one a second time.
+        batch = cache._encode_block(_PROOF, "")
         asked = set(batch.asked.tolist())
         for row, text in enumerate(_PROOF):
             wanted = tokenizer.encode(text, add_special_tokens=False).ids

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from steelyard.cli.comma_separated import integers
 from steelyard.cli.example_corpus import example_corpus
 from steelyard.cli.options import (
     TASK,
@@ -24,7 +25,6 @@ from steelyard.cli.options import (
 )
 from steelyard.cli.output import JsonOption, RichProgress, print_rows, write_json
 from steelyard.encoders.distillation.settings import DistillationSettings
-from steelyard.errors import InputError
 from steelyard.eval.systems import DEFAULT_SYSTEMS
 
 app = typer.Typer(help="Speed, as ratios measured in one run.", no_args_is_help=True)
@@ -62,12 +62,7 @@ def seeds(
     from steelyard.indexer.distillation_job import DistillationJob
     from steelyard.indexer.reading.readers import open_corpus
 
-    try:
-        numbers = [int(seed) for seed in seeds.split(",")]
-        if min(numbers) < 0:
-            raise ValueError("negative")
-    except ValueError as error:
-        raise InputError(f"cannot read --seeds {seeds!r}", "write 0,1,2") from error
+    numbers = integers(seeds, "--seeds", example="0,1,2", least=0)
     settings = DistillationSettings(
         pseudo_queries=pseudo_queries, pools=pools, lean=lean, epochs=epochs
     )

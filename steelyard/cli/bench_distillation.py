@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from steelyard.cli.comma_separated import integers
 from steelyard.cli.options import (
     DocumentPromptOption,
     PrecisionOption,
@@ -15,7 +16,6 @@ from steelyard.cli.options import (
     ShardsOption,
 )
 from steelyard.cli.output import JsonOption, RichProgress, print_rows, write_json
-from steelyard.errors import InputError
 from steelyard.eval.study.variants import DEFAULT_VARIANTS
 
 
@@ -53,7 +53,7 @@ def distillation(
     from steelyard.indexer.distillation_job import DistillationJob
     from steelyard.indexer.reading.readers import open_corpus
 
-    chosen, numbers = parse_variants(variants), _numbers(seeds)
+    chosen, numbers = parse_variants(variants), integers(seeds, "--seeds", example="0,1", least=0)
     judged = read_judged(corpus, split)
     job = DistillationJob(
         model=model,
@@ -114,16 +114,6 @@ def distillation(
                 for row in result["estimates"]
             ],
         )
-
-
-def _numbers(seeds: str) -> list[int]:
-    try:
-        numbers = [int(seed) for seed in seeds.split(",")]
-        if min(numbers) < 0:
-            raise ValueError("negative")
-    except ValueError as error:
-        raise InputError(f"cannot read --seeds {seeds!r}", "write 0,1") from error
-    return numbers
 
 
 def _row(row: dict[str, Any]) -> list[str]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from steelyard.cli.comma_separated import integers
 from steelyard.cli.options import Corpus, EngineOption, PackOption, PrecisionOption, ShardsOption
 from steelyard.cli.output import JsonOption, RichProgress, print_rows, write_json
-from steelyard.errors import InputError
 
 if TYPE_CHECKING:
     from steelyard.encoders.query.encoder import QueryEncoder
@@ -83,7 +83,7 @@ def search(
     if passages:
         load_passages(corpus, pack, to, passages, precision)
     results: list[dict[str, Any]] = []
-    for depth in _numbers(candidates, "--candidates"):
+    for depth in integers(candidates, "--candidates", example="100,1000", least=10):
         with Searcher.open(pack, to, candidates=depth) as searcher:
             result = bench_search(searcher, texts, candidates=depth)
         if not to.startswith("milvus-lite"):  # its file belongs to one searcher at a time
@@ -194,13 +194,3 @@ def load_passages(
         index_passages(engine, template, texts, vectors, terms, progress)
     finally:
         engine.close()
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise InputError(f"cannot read {option} {text!r}", "write 100,1000") from error
-    if min(numbers) < 10:
-        raise InputError(f"{option} {text!r}", "give 10 or more")
-    return numbers

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from steelyard.cli.bench_engines import load_passages
+from steelyard.cli.comma_separated import integers
 from steelyard.cli.options import EngineOption, ModelMovedOption, PackOption
 from steelyard.cli.output import JsonOption, RichProgress, print_rows, write_json
-from steelyard.errors import InputError
 
 if TYPE_CHECKING:
     from steelyard.encoders.query.encoder import QueryEncoder
@@ -55,7 +55,7 @@ def latency(
     from steelyard.eval.collection import read_queries
     from steelyard.plugin.urls import open_engine
 
-    counts, where = _counts(clients), machine()
+    counts, where = integers(clients, "--clients", example="1,4", least=1), machine()
     found, _ = read_queries(corpus / "queries.jsonl")
     texts = list(dict.fromkeys(query.text for query in found))
     timed, warm_up = texts[:queries], texts[queries:] or texts
@@ -130,16 +130,6 @@ def _count(searcher: Searcher) -> tuple[int, list[str]]:
     """Documents, and arms, of the index that is searched."""
     index = searcher.index()
     return index.count(), list(index.arms)
-
-
-def _counts(text: str) -> list[int]:
-    try:
-        counts = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise InputError(f"cannot read --clients {text!r}", "write 1,4") from error
-    if min(counts) < 1:
-        raise InputError(f"--clients {text!r}", "give 1 or more")
-    return counts
 
 
 def _short(value: float) -> str:

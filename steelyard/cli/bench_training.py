@@ -66,7 +66,6 @@ def ablations(
     A run is written to --json when it is done; the same command goes on from there.
     """
     from steelyard.encoders.causal.build import PROMPT_TEMPLATE
-    from steelyard.encoders.pack.files import sha256_of
     from steelyard.eval.ablations.results import read_finished, study_to_dict
     from steelyard.eval.ablations.study import AblationJob, AblationStudy, described
     from steelyard.eval.ablations.summary import tables
@@ -74,6 +73,7 @@ def ablations(
     from steelyard.eval.bench.machine import machine
     from steelyard.eval.results import package_versions
     from steelyard.eval.tower_vectors import ReadingSettings, read_judged_collection
+    from steelyard.training.batches import examples_sha256
     from steelyard.training.data.judged import open_examples
     from steelyard.training.data.triples import load_examples, passages_by_id
     from steelyard.training.losses import LossSettings
@@ -95,7 +95,7 @@ def ablations(
     if bad:
         progress.say(f"{data}: {len(bad)} bad lines passed over")
     job = AblationJob(model, training, ReadingSettings(prompt, document_tokens), device)
-    source = {"name": data.name, "sha256": sha256_of(data) if data.is_file() else ""}
+    source = {"name": data.name, "sha256": examples_sha256(examples)}
     study = described(job, collection, source)
     runs = read_finished(json, study)
     finished = {(run.variant, run.seed) for run in runs}

@@ -137,13 +137,16 @@ def read_with(
         with progress.stage("read documents", len(collection.documents)) as advance:
             documents = _Documents(towers, tokens.rows, settings).read(ids.documents, advance)
         with progress.stage("read queries", len(texts)) as advance:
-            made = [
-                sharing.light(ids.light[first : first + _QUERIES]).cpu().float().numpy()
-                for first in range(0, len(texts), _QUERIES)
-            ]
+            made = []
+            for first in range(0, len(texts), _QUERIES):
+                with towers.arithmetic():
+                    vectors = sharing.light(ids.light[first : first + _QUERIES])
+                made.append(vectors.cpu().float().numpy())
             whole = np.zeros((len(texts), documents.dense.shape[1]), dtype=np.float32)
             for batch in length_batches(_lengths(ids.full), settings.batch_tokens):
-                whole[batch] = towers.full([ids.full[i] for i in batch]).cpu().float().numpy()
+                with towers.arithmetic():
+                    vectors = towers.full([ids.full[i] for i in batch])
+                whole[batch] = vectors.cpu().float().numpy()
                 advance(len(batch))
     return replace(
         documents,
@@ -169,7 +172,8 @@ class _Documents:
         ] * len(rows)
         total, terms = np.zeros(self.columns), 0
         for batch in length_batches(_lengths(rows), self.settings.batch_tokens):
-            vectors, weights = self.towers.documents([rows[i] for i in batch])
+            with self.towers.arithmetic():
+                vectors, weights = self.towers.documents([rows[i] for i in batch])
             weights = weights[:, : self.columns].float()
             total += weights.double().sum(dim=0).cpu().numpy()
             terms += int((weights > 0).sum())

@@ -46,7 +46,9 @@ class EmbeddingLayerTowers(Towers):
             torch.from_numpy(starts).to(used.device),
             mode="mean",
         )
-        return normalize(projection_of(self.backbone)(means), dim=1)
+        # Half precision is too coarse for the one thing that a query goes through.
+        with torch.autocast(means.device.type, enabled=False):
+            return normalize(projection_of(self.backbone)(means), dim=1)
 
 
 def add_projection(backbone: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
-LAYERS = ["cli", "eval", "indexer", "plugin", "local_servers", "encoders"]
+LAYERS = ["cli", "eval", "training", "indexer", "plugin", "local_servers", "encoders"]
 """From the top down; a layer imports from itself and from those below it."""
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from steelyard.cli import train_lightretriever
 from steelyard.cli.options import (
     Corpus,
     FormatOption,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from steelyard.training.data.job import TrainingDataReport
 
 app = typer.Typer(help="Train document towers.", no_args_is_help=True)
+app.command("lightretriever")(train_lightretriever.lightretriever)
 
 
 @app.callback()

@@ -1,7 +1,13 @@
 """Training a LightRetriever: one language model as document encoder and as source of the look-ups.
 
-``data`` makes and reads what is trained on. One optimiser step, and where each part of it is
-(LightRetriever, section 1):
+``data`` makes and reads what is trained on. A run, from examples to an adapter:
+
+- ``settings``: what decides its result;
+- ``batches``: examples -> what each step sees; ``tokenised``: texts -> token ids;
+- ``lora``: the adapter that learns, and its files;
+- ``trainer``: the loop; ``checkpoints``: to go on from; ``log``: what it tells.
+
+One optimiser step, ``step``, and where each part of it is (LightRetriever, section 1):
 
 - ``query_blocks``: token ids -> light query vectors, by the block mask;
 - ``max_pooling``: hidden states -> largest logits, with gradients, in bounded memory;

@@ -21,6 +21,18 @@ def world_size() -> int:
     return 1
 
 
+def rank() -> int:
+    """Number of this process, from 0."""
+    return int(dist.get_rank()) if world_size() > 1 else 0
+
+
+def anywhere(flag: bool, device: torch.device) -> bool:
+    """Whether it is so in any process; all of them must ask."""
+    if world_size() == 1:
+        return flag
+    return bool(gather(torch.tensor([int(flag)], device=device)).any())
+
+
 def gather(rows: torch.Tensor) -> torch.Tensor:
     """The rows of all processes, in the order of their ranks.
 

@@ -8,6 +8,7 @@ blocks. Nothing here knows batches of text: rows are token ids.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,16 @@ class Towers:
     def vocabulary_size(self) -> int:
         """Columns of the sparse vectors: all of the head's, as in the official training."""
         return int(self.head.out_features)
+
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """Layers compute in the dtype of the frozen weights, whatever the adapter's is.
+
+        To be entered for each forward pass by itself: what it remembers of the weights must not
+        go from a pass without gradients to one with.
+        """
+        dtype = self.head.weight.dtype
+        half = dtype in (torch.bfloat16, torch.float16)
+        return torch.autocast(self.device.type, dtype=dtype if half else None, enabled=half)
 
     def light(self, queries: Rows) -> torch.Tensor:
         """Light query vectors ``[n, d]``.

@@ -32,7 +32,7 @@ from steelyard.training.settings import (
 from steelyard.training.short_run import train_in_memory
 from steelyard.training.trainer import TrainingJob, towers_of, train_light_retriever
 from tests.conftest import scifact_lines
-from tests.test_cli import ok
+from tests.test_cli import fails, ok
 from tests.test_tower_quality import write_collection
 from tests.tiny_causal import write_model
 
@@ -202,6 +202,15 @@ def test_a_study_and_going_on_with_it(collection: Path, model: str, tmp_path: Pa
     assert largest["fused"]["ndcg10"] == pytest.approx(whole["ndcg10"])
     assert "Published, lookup: 34.9 for 48.7 (-28%)" in output
     assert page.read_text(encoding="utf-8").count("| nDCG@10 | recipe |") == 7
+
+
+def test_one_layer_needs_the_first_layers_adapter(
+    collection: Path, model: str, tmp_path: Path
+) -> None:
+    report = tmp_path / "study.json"
+    command = study(collection, model, report, "--variants", "one-layer", "--first-layer", 1)
+    fails(2, "the adapter starts at layer 1: nothing of it would learn", *command)
+    assert not report.exists()
 
 
 def test_another_study_in_the_same_file(collection: Path, model: str, tmp_path: Path) -> None:

@@ -53,6 +53,9 @@ def ablations(
     document_tokens: DocumentTokensOption = 96,
     query_tokens: QueryTokensOption = 48,
     learning_rate: Annotated[float, typer.Option(help="Its peak.")] = 5e-4,
+    first_layer: Annotated[
+        int, typer.Option(min=0, help="Layers below this one are left as they are: faster.")
+    ] = 0,
     chunk: ChunkOption = None,
     task: TaskOption = TASK,
     split: Annotated[str, typer.Option(help="Of the judged queries.")] = "test",
@@ -77,12 +80,18 @@ def ablations(
     from steelyard.training.data.judged import open_examples
     from steelyard.training.data.triples import load_examples, passages_by_id
     from steelyard.training.losses import LossSettings
-    from steelyard.training.settings import BatchSettings, OptimiserSettings, TrainingSettings
+    from steelyard.training.settings import (
+        AdapterSettings,
+        BatchSettings,
+        OptimiserSettings,
+        TrainingSettings,
+    )
 
     chosen, numbers = parse_variants(variants), integers(seeds, "--seeds", example="0,1", least=0)
     prompt = PROMPT_TEMPLATE.replace("{task}", task)
     training = TrainingSettings(
         prompt=prompt,
+        adapter=AdapterSettings(first_layer=first_layer),
         batch=BatchSettings(batch, negatives, document_tokens, query_tokens, chunk),
         optimiser=OptimiserSettings(steps, learning_rate, warmup=steps // 10),
         loss=LossSettings(kl_dense=1.0, kl_sparse=1.0),

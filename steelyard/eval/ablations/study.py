@@ -30,6 +30,7 @@ from steelyard.training.settings import TrainingSettings
 from steelyard.training.short_run import ShortRun, train_in_memory
 from steelyard.training.towers import Towers
 from steelyard.training.trainer import towers_of
+from steelyard.training.variants.one_layer import OneLayerTowers
 
 TERMS = (32, 64, 128, DEFAULT_MAX_TERMS)
 """Heaviest terms a document, of the sizes that are measured."""
@@ -112,6 +113,14 @@ class AblationStudy:
         """
         if not seeds:
             raise InputError("no seed to run", "give --seeds 0,1")
+        first = self._job.training.adapter.first_layer
+        for variant in variants:
+            if variant.kind is OneLayerTowers and first > 0:
+                raise InputError(
+                    f"{variant.name} reads light queries through layer 0, the adapter starts at "
+                    f"layer {first}: nothing of it would learn",
+                    f"take --first-layer 0, or leave {variant.name} out of --variants",
+                )
         for seed in seeds:
             for variant in variants:
                 once = not variant.trained and seed != seeds[0]

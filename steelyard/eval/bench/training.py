@@ -258,9 +258,10 @@ def _extra(memory: dict[str, Any]) -> int | None:
 
 
 def _largest_difference(steps: Sequence[Sequence[dict[str, Any]]]) -> float:
-    plain = [step["loss"] for step in steps[0]]
-    return max(
+    plain: list[float] = [step["loss"] for step in steps[0]]
+    apart: list[float] = [
         abs(step["loss"] - loss) / abs(loss)
         for found in steps
         for step, loss in zip(found, plain, strict=True)
-    )
+    ]
+    return max(apart)

@@ -96,7 +96,7 @@ def test_the_figures_are_those_of_a_pack(collection: Path, model: str, tmp_path:
         assert quality.ndcg10 == pytest.approx(row.means["ndcg@10"], abs=1e-9), row.system
         assert quality.recall100 == pytest.approx(row.means["recall@100"], abs=1e-9)
     # Figures that guessing, or one and the same ranking, would give prove nothing.
-    assert len({round(row.means["ndcg@10"], 6) for row in expected}) == len(expected)
+    assert len({row.means["ndcg@10"] for row in expected}) == len(expected)
     np.testing.assert_allclose(vectors.dense, made.dense, atol=1e-5)
     assert np.diff(vectors.impacts.indptr).max() == TERMS
 

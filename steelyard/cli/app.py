@@ -17,6 +17,7 @@ from steelyard.cli import (
     bench_latency,
     bench_peers,
     bench_sweeps,
+    bench_training,
     changes,
     cluster,
     demo,
@@ -58,6 +59,8 @@ for command in (
     bench_sweeps.sizes,
     bench_sweeps.fusion,
     bench_peers.peers,
+    bench_training.ablations,
+    bench_training.training,
 ):
     bench.app.command()(command)
 app.add_typer(dev.app, name="dev")

@@ -5,7 +5,8 @@
 - ``settings``: what decides its result;
 - ``batches``: examples -> what each step sees; ``tokenised``: texts -> token ids;
 - ``lora``: the adapter that learns, and its files;
-- ``trainer``: the loop; ``checkpoints``: to go on from; ``log``: what it tells.
+- ``trainer``: the loop; ``checkpoints``: to go on from; ``log``: what it tells;
+- ``short_run``: the same steps in memory; ``variants``: what ablations change of the towers.
 
 One optimiser step, ``step``, and where each part of it is (LightRetriever, section 1):
 

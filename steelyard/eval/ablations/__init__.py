@@ -1,0 +1,1 @@
+"""LightRetriever's ablations (section 1) with a small budget: one change against the whole."""

@@ -1,0 +1,127 @@
+"""``python -m steelyard.eval.bench.training_process JOB``: a contender of ``bench_training``.
+
+A line ``step`` on its standard input makes it do a training step, ``memory`` tell what it holds;
+each answer is a line of JSON.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from steelyard.encoders.causal.tower import CausalEncoder
+from steelyard.eval.bench.training import TrainingSetting, Way
+from steelyard.training.batches import Batch
+from steelyard.training.lora import add_adapter, trained_parameters
+from steelyard.training.losses import LossSettings
+from steelyard.training.settings import AdapterSettings, BatchSettings, TrainingSettings
+from steelyard.training.step import backward
+from steelyard.training.tokenised import tokenise
+from steelyard.training.trainer import towers_of
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"
+
+
+class Contender:
+    """A model, its adapter and one batch.
+
+    Args:
+        setting: shared by all.
+        way: its own.
+    """
+
+    def __init__(self, setting: TrainingSetting, way: Way) -> None:
+        if setting.threads is not None:
+            torch.set_num_threads(setting.threads)
+        lengths = BatchSettings(
+            queries=len(setting.queries),
+            document_tokens=setting.document_tokens,
+            query_tokens=setting.query_tokens,
+            chunk=setting.chunk if way.chunks else None,
+            share_blocks=way.share_blocks,
+        )
+        settings = TrainingSettings(
+            prompt=setting.prompt,
+            adapter=AdapterSettings(dropout=0.0),
+            batch=lengths,
+            loss=LossSettings(kl_dense=1.0, kl_sparse=1.0),
+        )
+        encoder = CausalEncoder(setting.model, precision=setting.precision, device=setting.device)
+        encoder.model.head.requires_grad_(requires_grad=False)
+        add_adapter(encoder.model.backbone, settings.adapter)
+        encoder.model.backbone.train()
+        self._towers, self._settings = towers_of(encoder, settings), settings
+        self._ids = tokenise(
+            Batch(setting.queries, setting.passages), encoder.tokens, setting.prompt, lengths
+        )
+        self._parameters = list(trained_parameters(encoder.model.backbone).values())
+        self._optimiser = torch.optim.AdamW(self._parameters, lr=1e-4)
+        self.about = {"tokens": self._ids.tokens, "precision": encoder.precision}
+        self._base = self._reset_peak()
+
+    def step(self) -> dict[str, Any]:
+        """Loss, gradients, and AdamW."""
+        started = time.perf_counter()
+        found = backward(
+            self._towers,
+            self._ids,
+            self._settings.loss,
+            regulariser_strength=1.0,
+            chunk=self._settings.batch.chunk,
+        )
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        values = {"loss": float(found.loss.total), "gradient_norm": float(norm)}
+        return {"seconds": time.perf_counter() - started, **values}
+
+    def memory(self) -> dict[str, Any]:
+        """Held before the first step, and at the peak since."""
+        if self._towers.device.type == "cuda":
+            peak: int | None = torch.cuda.max_memory_allocated(self._towers.device)
+        else:
+            peak = None if self._base is None else _resident("VmHWM")
+        return {"base_bytes": self._base, "peak_bytes": peak}
+
+    def _reset_peak(self) -> int | None:
+        """What is held now; the peak counts from here."""
+        gc.collect()
+        if self._towers.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._towers.device)
+            return int(torch.cuda.memory_allocated(self._towers.device))
+        try:
+            # What loading took and gave back would hide what a step takes.
+            ctypes.CDLL(None).malloc_trim(0)
+            _CLEAR.write_text(_RESET_PEAK)
+            return _resident("VmRSS")
+        except (OSError, AttributeError):
+            return None
+
+
+def main(job: Path) -> None:
+    """Open what the job names, then answer until the input ends."""
+    value = json.loads(job.read_text(encoding="utf-8"))
+    way = Way(**value.pop("way"))
+    contender = Contender(TrainingSetting(**value), way)
+    print(json.dumps(contender.about), flush=True)
+    answers = {"step": contender.step, "memory": contender.memory}
+    for line in sys.stdin:
+        print(json.dumps(answers[line.strip()]()), flush=True)
+
+
+def _resident(name: str) -> int:
+    lines = _STATUS.read_text(encoding="ascii").splitlines()
+    return next(int(x.split()[1]) * 1024 for x in lines if x.startswith(f"{name}:"))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""What LightRetriever's ablations change of the towers, one change a file."""

@@ -23,4 +23,10 @@ def summary(metadata: PackMetadata) -> dict[str, Any]:
             f"{held_out.get('kept', 0):.1%} of the full model's reciprocal rank kept on "
             f"{held_out.get('queries')} pseudo-queries, cosine {held_out.get('cosine')}"
         )
+    for table, made in metadata.provenance.get("refined", {}).items():
+        before, after = made["held_out_before"], made["held_out"]
+        rows[f"refined {table!r}"] = (
+            f"on {made['corpus']['name']}: cosine with the full model {before['cosine']:.4f} "
+            f"before, {after['cosine']:.4f} after, on {after['queries']} held-out pseudo-queries"
+        )
     return rows

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelyard.config import cache_dir
+from steelyard.encoders.array_file import read_array, write_array
 from steelyard.encoders.causal.table import TableRows
 from steelyard.encoders.causal.tower import DEFAULT_MAX_TERMS, CausalEncoder
 from steelyard.encoders.folder_lock import locked_folder
@@ -26,7 +27,6 @@ from steelyard.encoders.pack.metadata import (
 from steelyard.encoders.pack.spaces import short_hash, vocabulary_hash
 from steelyard.encoders.query.tables import check_dtype, table_tensors
 from steelyard.encoders.query.tokenizer import load_tokenizer
-from steelyard.encoders.whole_file import whole_file
 from steelyard.errors import InputError, SteelyardError
 from steelyard.progress import Progress
 
@@ -202,7 +202,7 @@ def _table(
     for first in range(0, total, CHUNK_ROWS):
         ids = np.arange(first, min(first + CHUNK_ROWS, total))
         path = folder / f"rows-{first:08d}.npy"
-        chunk = _finished(path, (len(ids), tower.model.dims))
+        chunk = read_array(path, (len(ids), tower.model.dims))
         if chunk is None:
             if maker is None:
                 maker = TableRows(tower.model, tower.tokens, prompt)
@@ -220,22 +220,8 @@ def _table(
                     f"of token {int(ids[bad][0])}",
                     "use a wider --precision, or check the model's weights",
                 )
-            _keep(path, chunk)
+            write_array(path, chunk)
         else:
             advance(len(ids))
         table[ids] = chunk
     return table
-
-
-def _finished(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
-    """A chunk that an earlier run left whole."""
-    try:
-        chunk: NDArray[np.float32] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError):
-        return None
-    return chunk if chunk.shape == shape and chunk.dtype == np.float32 else None
-
-
-def _keep(path: Path, chunk: NDArray[np.float32]) -> None:
-    with whole_file(path) as stream:
-        np.save(stream, chunk, allow_pickle=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from steelyard.encoders.causal.tower import CausalEncoder
 from steelyard.encoders.distillation import full_queries
 from steelyard.encoders.distillation.recipe import refine
 from steelyard.encoders.distillation.settings import DistillationSettings
+from steelyard.encoders.documents.bm25 import count_corpus
 from steelyard.encoders.pack.convert import convert_pack
 from steelyard.encoders.pack.files import read_pack, write_pack
 from steelyard.encoders.query.encoder import QueryEncoder
@@ -33,7 +35,7 @@ from steelyard.indexer.reading.readers import open_corpus
 from steelyard.indexer.refinement_job import RefinedPack, RefinementJob, refine_pack
 from steelyard.progress import SilentProgress
 from steelyard.types import Document
-from tests.conftest import SCIFACT, Small, scifact_lines, write_jsonl
+from tests.conftest import ROOT, SCIFACT, Small, scifact_lines, write_jsonl
 from tests.tiny_causal import write_model
 
 TASKS = {"default": "find passages", "claims": "find evidence for a claim"}
@@ -107,7 +109,6 @@ def ok(*arguments: object) -> str:
 def test_it_is_nearer_to_the_full_model(light: Light, made: RefinedPack) -> None:
     """On pseudo-queries of held-out documents, and on real claims that nothing was drawn from."""
     before, after = made.table.before, made.table.held_out
-    assert before is not None
     assert after.queries == before.queries > 40
     assert after.cosine > before.cosine + 0.05
     assert after.overlap_at_10 > before.overlap_at_10
@@ -227,7 +228,6 @@ def test_other_dtypes(dtype: str, light: Light, tmp_path: Path) -> None:
     found = refine_pack(corpus, tmp_path / "small", job, tmp_path / "out", SilentProgress())
     assert found.metadata.dense.dtype == dtype
     before = found.table.before
-    assert before is not None
     assert found.table.held_out.cosine > before.cosine + 0.05
     stored = QueryEncoder.load(tmp_path / "out").tables["default"].gather(np.arange(300))
     learned = found.table.rows[:300]
@@ -236,44 +236,68 @@ def test_other_dtypes(dtype: str, light: Light, tmp_path: Path) -> None:
 
 
 def test_both_packs_serve_one_index(light: Light, made: RefinedPack, tmp_path: Path) -> None:
-    """By the commands: index with one pack, search with both, and both in one table."""
+    """By the commands: index with one pack, search with both, and the example's table of both."""
     old = read_pack(light.pack).metadata
     assert made.metadata.spaces == old.spaces
     assert made.metadata.pack_id != old.pack_id
-    url = f"milvus-lite:{tmp_path / 'index.db'}?name=both"
-    ok(
-        "index",
-        light.corpus,
-        "--pack",
-        light.pack,
-        "--shards",
-        light.folder / "shards",
-        "--to",
-        url,
-    )
-    for pack in (light.pack, light.folder / "refined"):
-        assert "score" in ok("search", "vitamin D", "--pack", pack, "--to", url)
-    (tmp_path / "systems.yaml").write_text(
-        f"""
-collections: [{{beir: {light.corpus}}}]
-pack: {light.pack}
-to: {url}
-systems:
-  - full
-  - {{name: light, dense: lookup}}
-  - {{name: refined, dense: lookup, pack: {light.folder / "refined"}}}
-  - lm-head
-  - {{name: refined + lm-head, dense: lookup, sparse: lm-head, pack: {light.folder / "refined"}}}
-""",
-        encoding="utf-8",
-    )
-    ok("eval", "--config", tmp_path / "systems.yaml", "--json", tmp_path / "eval.json")
-    found = json.loads((tmp_path / "eval.json").read_text(encoding="utf-8"))["collections"][0]
+    demo, examples = tmp_path / "demo", tmp_path / "examples"
+    demo.mkdir()
+    examples.mkdir()
+    (demo / "light").symlink_to(light.pack)
+    (demo / "refined").symlink_to(light.folder / "refined")
+    (examples / "scifact").symlink_to(light.corpus)
+    write_bm25_pack(light, demo / "pack")
+    shutil.copy(ROOT / "examples" / "light-and-refined.yaml", examples)
+    index = ("index", light.corpus, "--precision", "bfloat16")
+    url = f"milvus-lite:{demo / 'light.db'}?name=light"
+    ok(*index, "--pack", demo / "light", "--shards", tmp_path / "shards", "--to", url)
+    bm25 = ("--pack", demo / "pack", "--to", f"milvus-lite:{demo / 'index.db'}?name=demo")
+    ok(*index, *bm25, "--shards", tmp_path / "bm25")
+    for pack in ("light", "refined"):
+        assert "score" in ok("search", "vitamin D", "--pack", demo / pack, "--to", url)
+    told = tmp_path / "eval.json"
+    ok("eval", "--config", examples / "light-and-refined.yaml", "--json", told)
+    found = json.loads(told.read_text(encoding="utf-8"))["collections"][0]
     rows = {row["system"]: row for row in found["rows"]}
-    assert rows["light"]["retention_of"] == rows["refined"]["retention_of"] == "full"
+    assert not found["failed"]
+    assert len(rows) == 11
+    for name, full in {
+        "light": "full",
+        "refined": "full",
+        "light + lm-head": "full+lm-head",
+        "refined + lm-head": "full+lm-head",
+        "light + BM25": "full + BM25",
+        "refined + BM25": "full + BM25",
+    }.items():
+        assert rows[name]["retention_of"] == full
     settings = rows["refined"]["settings"]
     assert settings["pack_id"] == made.metadata.pack_id
     assert settings["index"] == rows["light"]["settings"]["index"]
+    assert rows["light + BM25"]["ndcg@10"] > 2 * rows["light"]["ndcg@10"]
+    assert found["baseline"] == "light"
+
+
+def write_bm25_pack(light: Light, out: Path) -> None:
+    """The same model's pack with counted terms as its sparse arm: another space, another index."""
+    contents = read_pack(light.pack)
+    tokens, rows = QueryEncoder.load(light.pack).sparse_tokens, contents.metadata.dense.rows
+    texts = [f"{d['title']} {d['text']}" for d in scifact_lines(DOCUMENTS)]
+    counted = count_corpus(texts, tokens, rows)
+    arm = replace(
+        contents.metadata.sparse,
+        kind="bm25",
+        k1=1.2,
+        b=0.75,
+        avgdl=round(counted.avgdl, 6),
+        documents=counted.documents,
+    )
+    write_pack(
+        out,
+        replace(contents.metadata, sparse=arm),
+        contents.tokenizer_json,
+        contents.tables,
+        counted.idf(),
+    )
 
 
 def test_the_command(light: Light, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,7 +371,6 @@ def test_a_frozen_embedding_models_pack(small: Small, tmp_path: Path) -> None:
     corpus = open_corpus(small.corpus)
     made = refine_pack(corpus, small.pack, job, tmp_path / "out", SilentProgress())
     assert made.metadata.spaces == small.encoder.metadata.spaces
-    assert made.table.before is not None
     assert made.table.held_out.cosine > made.table.before.cosine - 0.02
     np.testing.assert_array_equal(
         QueryEncoder.load(tmp_path / "out").query_weights, small.encoder.query_weights
@@ -374,7 +397,6 @@ def test_a_real_language_model(tmp_path: Path) -> None:
     made = refine(
         start, documents, vectors, tower, tokenizer, settings, SilentProgress(), tmp_path
     )
-    assert made.before is not None
     assert made.before.queries >= 15
     assert made.held_out.cosine > made.before.cosine + 0.01
     untouched = np.setdiff1d(occurring, np.flatnonzero((made.rows != start).any(axis=1)))

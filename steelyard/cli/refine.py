@@ -29,6 +29,7 @@ from steelyard.cli.options import (
 )
 from steelyard.cli.output import JsonOption, RichProgress, print_pairs, print_rows, write_json
 from steelyard.cli.summary import summary
+from steelyard.encoders.distillation.estimate import HeldOutEstimate
 from steelyard.encoders.distillation.settings import DistillationSettings
 
 DEFAULTS = DistillationSettings()
@@ -103,21 +104,15 @@ def refine(
         open_corpus(corpus, mapping, format), pack, job, out, RichProgress(), overwrite=overwrite
     )
     print_pairs(summary(made.metadata))
-    after, before = made.table.held_out, made.table.before
-    if before is not None:
-        rows = [("before", before), ("refined", after)]
-        print_rows(
-            f"on {after.queries} held-out pseudo-queries, against the full model",
-            ["table", "cosine", "first ten shared", "RR@10", "kept"],
-            [
-                [
-                    name,
-                    f"{one.cosine:.4f}",
-                    f"{one.overlap_at_10:.1%}",
-                    f"{one.lookup_rr_at_10:.4f}",
-                    f"{one.kept:.1%}",
-                ]
-                for name, one in rows
-            ],
-        )
+    after = made.table.held_out
+    print_rows(
+        f"on {after.queries} held-out pseudo-queries, against the full model",
+        ["table", "cosine", "first ten shared", "RR@10", "kept"],
+        [_row("before", made.table.before), _row("refined", after)],
+    )
     write_json(asdict(made.metadata), json)
+
+
+def _row(name: str, kept: HeldOutEstimate) -> list[str]:
+    shown = f"{kept.cosine:.4f}", f"{kept.overlap_at_10:.1%}", f"{kept.lookup_rr_at_10:.4f}"
+    return [name, *shown, f"{kept.kept:.1%}"]

@@ -24,9 +24,9 @@ def summary(metadata: PackMetadata) -> dict[str, Any]:
             f"{held_out.get('queries')} pseudo-queries, cosine {held_out.get('cosine')}"
         )
     for table, made in metadata.provenance.get("refined", {}).items():
-        before, after = made["held_out_before"], made["held_out"]
+        before, after = (made[f"held_out{when}"]["cosine"] for when in ("_before", ""))
         rows[f"refined {table!r}"] = (
-            f"on {made['corpus']['name']}: cosine with the full model {before['cosine']:.4f} "
-            f"before, {after['cosine']:.4f} after, on {after['queries']} held-out pseudo-queries"
+            f"on {made['corpus']['name']}: cosine with the full model {before:.4f} before, "
+            f"{after:.4f} after, on {made['held_out']['queries']} held-out pseudo-queries"
         )
     return rows

@@ -18,7 +18,7 @@ import numpy as np
 
 from steelyard.config import cache_dir
 from steelyard.encoders.causal import tower as causal
-from steelyard.encoders.distillation.recipe import DistilledTable, refine
+from steelyard.encoders.distillation.recipe import RefinedTable, refine
 from steelyard.encoders.distillation.settings import DistillationSettings
 from steelyard.encoders.documents import table as table_encoder
 from steelyard.encoders.documents.from_pack import open_dense_encoder, open_sparse_encoder
@@ -77,7 +77,7 @@ class RefinedPack:
     """
 
     metadata: PackMetadata
-    table: DistilledTable
+    table: RefinedTable
     manifest: Manifest
     shards: Path
 
@@ -153,21 +153,14 @@ def refine_pack(
             "sampled": len(documents),
         },
         "precision": tower().precision,
-        **refinement(metadata, table),
+        "refined_from": metadata.pack_id,
+        "recipe": table.recipe,
+        "held_out": table.held_out.to_dict(),
+        "held_out_before": table.before.to_dict(),
     }
     return RefinedPack(
         _write(out, contents, name, table, made, job, overwrite=overwrite), table, manifest, shards
     )
-
-
-def refinement(metadata: PackMetadata, table: DistilledTable) -> dict[str, Any]:
-    """How a table was refined, and what it and its start keep of the full model, as JSON."""
-    return {
-        "refined_from": metadata.pack_id,
-        "recipe": table.recipe,
-        "held_out": table.held_out.to_dict(),
-        "held_out_before": None if table.before is None else table.before.to_dict(),
-    }
 
 
 def _instruction(metadata: PackMetadata, wanted: str | None) -> str:
@@ -207,7 +200,7 @@ def _write(
     out: Path,
     contents: PackContents,
     name: str,
-    table: DistilledTable,
+    table: RefinedTable,
     made: dict[str, Any],
     job: RefinementJob,
     *,

@@ -44,13 +44,22 @@ class DistilledTable:
         rows: float32 ``[V, d]``.
         held_out: what it keeps of the teacher.
         recipe: settings and losses, as JSON.
-        before: what the start keeps, of a table that was refined.
     """
 
     rows: NDArray[np.float32]
     held_out: HeldOutEstimate
     recipe: dict[str, Any]
-    before: HeldOutEstimate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefinedTable(DistilledTable):
+    """A table that started from another.
+
+    Attributes:
+        before: what the start keeps of the teacher, on the same queries as ``held_out``.
+    """
+
+    before: HeldOutEstimate
 
 
 def distill(
@@ -92,7 +101,7 @@ def refine(
     settings: DistillationSettings,
     progress: Progress,
     work: Path,
-) -> DistilledTable:
+) -> RefinedTable:
     """Learn on from a table that there is, on a corpus; ``settings.start`` takes no part.
 
     Rows of a language model's table are tens long (LightRetriever, section 1, does not normalise
@@ -114,14 +123,26 @@ def refine(
         InputError: the corpus is too small to learn from.
     """
     pools = draw_pools(documents, model, tokenizer, settings, progress, work)
+    _warn_of_missing_rows(start, pools, progress)
     unit = _power_of_two_near(start)
     made = _learn(start / unit, pools, documents, vectors, tokenizer, settings, progress)
-    return replace(
-        made,
-        rows=made.rows * unit,
-        recipe={**made.recipe, "start": REFINED, "unit": float(unit)},
-        before=_estimate(start, pools.held_out, documents, vectors, tokenizer, settings),
+    return RefinedTable(
+        made.rows * unit,
+        made.held_out,
+        {**made.recipe, "start": REFINED, "unit": float(unit)},
+        _estimate(start, pools.held_out, documents, vectors, tokenizer, settings),
     )
+
+
+def _warn_of_missing_rows(start: NDArray[np.float32], pools: Pools, progress: Progress) -> None:
+    """A table that was made for some queries only has zero rows where others have words."""
+    used = np.unique(np.concatenate([pool.tokens.ids for pool in pools.taught]))
+    missing = int((~start[used].any(axis=1)).sum())
+    if missing:
+        progress.say(
+            f"{missing:,} of the {len(used):,} tokens that are taught have no row in the pack: "
+            "they are learned from nothing"
+        )
 
 
 def _power_of_two_near(rows: NDArray[np.float32]) -> np.float32:

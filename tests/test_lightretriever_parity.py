@@ -50,7 +50,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     folder = tmp_path_factory.mktemp("parity")
     tokens = _json("tokens.json")
     model = str(REFERENCE / "model")
-    job = BuildJob(model, {"default": TASK}, max_length=48, max_terms=None)
+    job = BuildJob(model, {"default": TASK}, max_length=48, max_terms=None, all_rows=True)
     assert job.prompts["default"] == tokens["prompt"]
     build_pack(job, folder / "pack", SilentProgress(), work=folder / "work")
     assert list((folder / "work").iterdir()) == []

@@ -45,6 +45,17 @@ def build(
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Hub revision of the model.")] = None,
     cased: Annotated[bool, typer.Option(help="Do not lower-case texts.")] = False,
+    all_rows: Annotated[
+        bool, typer.Option("--all-rows", help="Also make rows of tokens that no query can have.")
+    ] = False,
+    rows_for: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="QUERIES.jsonl",
+            help="Make only the rows that these queries need, to measure them in seconds; "
+            "other queries lack words.",
+        ),
+    ] = None,
     precision: CausalPrecisionOption = "auto",
     device: DeviceOption = None,
     name: Annotated[str, typer.Option(help="Name of the pack; default: from the model.")] = "",
@@ -55,6 +66,7 @@ def build(
     """Build the query tables of a causal language model (LightRetriever)."""
     from steelyard.encoders.causal.build import BuildJob, build_pack
     from steelyard.encoders.pack.metadata import DEFAULT_TABLE
+    from steelyard.eval.collection import read_queries
 
     tasks = {DEFAULT_TABLE: task}
     for entry in instruction or []:
@@ -74,6 +86,8 @@ def build(
         max_terms=max_terms or None,
         query_max_tokens=query_max_tokens,
         lowercase=not cased,
+        all_rows=all_rows,
+        rows_for=None if rows_for is None else [q.text for q in read_queries(rows_for)[0]],
         dtype=dtype,
         precision=precision,
         device=device,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from steelyard.cli import build, export
+from steelyard.cli import build, export, refine
 from steelyard.cli.options import (
     Corpus,
     DocumentPromptOption,
@@ -29,6 +29,7 @@ app = typer.Typer(
     help="Make, look at, check, convert and export query packs.", no_args_is_help=True
 )
 app.command("build")(build.build)
+app.command("refine")(refine.refine)
 app.command("export")(export.export)
 
 DEFAULTS = DistillationSettings()

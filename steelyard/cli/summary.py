@@ -23,4 +23,10 @@ def summary(metadata: PackMetadata) -> dict[str, Any]:
             f"{held_out.get('kept', 0):.1%} of the full model's reciprocal rank kept on "
             f"{held_out.get('queries')} pseudo-queries, cosine {held_out.get('cosine')}"
         )
+    for table, made in metadata.provenance.get("refined", {}).items():
+        before, after = (made[f"held_out{when}"]["cosine"] for when in ("_before", ""))
+        rows[f"refined {table!r}"] = (
+            f"on {made['corpus']['name']}: cosine with the full model {before:.4f} before, "
+            f"{after:.4f} after, on {made['held_out']['queries']} held-out pseudo-queries"
+        )
     return rows

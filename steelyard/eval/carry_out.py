@@ -223,14 +223,16 @@ class _Bench:
                 "name both with --pack and --to, or with pack: and to: in the file",
             )
         encoded = self._encoded(plan.pack)
-        encoded.check(plan.system)
         index = self._index(plan.to, encoded.queries, plan.search)
-        key = (plan.pack, plan.to, plan.search)
-        if key not in self._arms:
-            matching = self._index(plan.to, encoded.queries, "engine")
-            self._arms[key] = Arms(index, encoded, matching)
+        other, sparse = None, None
+        if plan.sparse_pack is not None and plan.sparse_to is not None:
+            other = self._encoded(plan.sparse_pack)
+            self._check_same_documents(plan, index, other)
+            sparse = self._arms_of(plan.sparse_pack, plan.sparse_to, plan.search)
+        (other or encoded).check(plan.system)
         fusion = plan.fusion.over(encoded.queries.metadata.fusion)
-        rankings = self._arms[key].answer(plan.system, fusion, plan.candidates)
+        arms = self._arms_of(plan.pack, plan.to, plan.search)
+        rankings = arms.answer(plan.system, fusion, plan.candidates, sparse)
         run = make_run(plan.name, self._judged.queries, rankings)
         result = measured_run(
             plan.system,
@@ -238,10 +240,30 @@ class _Bench:
             self._judged,
             self._plan.measures,
             min_depth(plan.candidates, index),
-            encoded.queries_per_second(plan.system),
+            encoded.queries_per_second(plan.system, other),
         )
         self.documents = self.documents or index.count()
         return result, self._settings(plan, encoded, fusion, index)
+
+    def _arms_of(self, pack: Path, to: str, search: str) -> Arms:
+        key = (pack, to, search)
+        if key not in self._arms:
+            encoded = self._encoded(pack)
+            matching = self._index(to, encoded.queries, "engine")
+            index = self._index(to, encoded.queries, search)
+            self._arms[key] = Arms(index, encoded, matching)
+        return self._arms[key]
+
+    def _check_same_documents(
+        self, plan: SystemPlan, index: SearchIndex, other: PackQueries
+    ) -> None:
+        sparse = self._index(str(plan.sparse_to), other.queries, plan.search)
+        if index.count() != sparse.count():
+            raise InputError(
+                f"system {plan.name!r}: the dense arm's index holds {index.count():,} documents, "
+                f"the sparse arm's {sparse.count():,}",
+                "index the same corpus in both",
+            )
 
     def _settings(
         self, plan: SystemPlan, encoded: PackQueries, fusion: Fusion, index: SearchIndex
@@ -259,6 +281,7 @@ class _Bench:
             "pack": str(plan.pack),
             "pack_id": encoded.queries.metadata.pack_id,
             "index": index.generation.name,
+            **({} if plan.sparse_pack is None else {"sparse_pack": str(plan.sparse_pack)}),
         }
 
     def _measure_run(self, plan: SystemPlan, path: Path) -> tuple[SystemResult, dict[str, Any]]:

@@ -93,17 +93,25 @@ class PackQueries:
                 f"write {system.name.replace(str(system.sparse), kind)!r}",
             )
 
-    def queries_per_second(self, system: System) -> float | None:
-        """Of encoding; None for a system that encodes nothing."""
+    def queries_per_second(self, system: System, other: PackQueries | None = None) -> float | None:
+        """Of encoding; None for a system that encodes nothing.
+
+        Args:
+            system: which arms it has.
+            other: the pack of its sparse arm, if that is not this one.
+        """
         sparse, full = system.sparse is not None, system.dense == FULL
         if system.dense is None and not sparse:
             return None
         seconds = self.full.seconds if full else 0.0
+        if sparse and other is not None:
+            seconds += other._timed(dense=False, sparse=True)
+            sparse = False
         if sparse or not full:
-            seconds += self._timed(system.dense is not None and not full, sparse)
+            seconds += self._timed(dense=system.dense is not None and not full, sparse=sparse)
         return 1 / seconds
 
-    def _timed(self, dense: bool, sparse: bool) -> float:
+    def _timed(self, *, dense: bool, sparse: bool) -> float:
         if (dense, sparse) not in self._seconds:
             encode: Callable[[list[str]], object] = (
                 self.queries.encode_query

@@ -140,8 +140,20 @@ class Arms:
         self._index, self._encoded, self._matching = index, encoded, matching or index
         self._found: dict[tuple[str, int], list[Candidates]] = {}
 
-    def answer(self, system: System, fusion: Fusion, candidates: int) -> list[Candidates]:
-        """A ranking a query, as deep as an arm's."""
+    def answer(
+        self,
+        system: System,
+        fusion: Fusion,
+        candidates: int,
+        sparse: Arms | None = None,
+    ) -> list[Candidates]:
+        """A ranking a query, as deep as an arm's.
+
+        Args:
+            system: what answers.
+            fusion, candidates: as in the searcher.
+            sparse: where the sparse arm is searched; None: here.
+        """
         texts, encoded = self._encoded.texts, self._encoded
         arms: dict[str, list[Candidates]] = {}
         if system.dense:
@@ -151,11 +163,7 @@ class Arms:
                 lambda: self._index.dense.search(encoded.dense(str(system.dense)), candidates),
             )
         if system.sparse:
-            arms[SPARSE] = self._once(
-                SPARSE,
-                candidates,
-                lambda: self._index.sparse.search(encoded.sparse, candidates),
-            )
+            arms[SPARSE] = (sparse or self).search_sparse(candidates)
         if system.match:
             arms[MATCH] = self._once(
                 MATCH, candidates, lambda: self._matching.match.search(texts, candidates)
@@ -167,6 +175,14 @@ class Arms:
         refined = feedback_queries(self._index, vectors, rankings, system.feedback)
         again = {**arms, DENSE: self._index.dense.search(refined, candidates)}
         return _joined(again, fusion, candidates)
+
+    def search_sparse(self, candidates: int) -> list[Candidates]:
+        """The sparse arm's ranking for each query."""
+        return self._once(
+            SPARSE,
+            candidates,
+            lambda: self._index.sparse.search(self._encoded.sparse, candidates),
+        )
 
     def _once(
         self, name: str, candidates: int, search: Callable[[], list[Candidates]]

@@ -59,6 +59,8 @@ class SystemPlan:
         search: ``exact`` or ``engine``.
         run: a TREC run file, made elsewhere, that is measured in its place.
         retention_of: name of the system whose share it keeps; None finds the counterpart.
+        sparse_pack, sparse_to: where the sparse arm is, if it is that of another pack and index
+            of the same documents.
     """
 
     system: System
@@ -69,8 +71,16 @@ class SystemPlan:
     search: str = EXACT
     run: Path | None = None
     retention_of: str | None = None
+    sparse_pack: Path | None = None
+    sparse_to: str | None = None
 
     def __post_init__(self) -> None:
+        given = self.sparse_pack is not None, self.sparse_to is not None
+        if any(given) and not (all(given) and self.system.dense and self.system.sparse):
+            raise InputError(
+                f"system {self.name!r} takes its sparse arm from elsewhere, but not whole",
+                "give it a dense and a sparse arm, and both sparse_pack and sparse_to",
+            )
         if self.search not in SEARCHES:
             raise InputError(
                 f"unknown --search {self.search!r}", f"choose one of {', '.join(SEARCHES)}"

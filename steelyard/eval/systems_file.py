@@ -71,6 +71,8 @@ class _System(_Where):
     feedback: int = Field(default=0, ge=0)
     run: str | None = None
     retention_of: str | None = None
+    sparse_pack: str | None = None
+    sparse_to: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -101,6 +103,11 @@ class _System(_Where):
             raise ValueError(f"{self.name!r} has no arm: give dense, sparse, match, or run")
         if self.feedback and self.dense == "none":
             raise ValueError(f"{self.name!r}: feedback needs a dense arm")
+        elsewhere = self.sparse_pack, self.sparse_to
+        if any(elsewhere) and not (all(elsewhere) and arms[0] and arms[1]):
+            raise ValueError(
+                f"{self.name!r}: sparse_pack and sparse_to go together, with dense and sparse"
+            )
         return self
 
     def system(self) -> System:
@@ -221,6 +228,7 @@ def _system(
         return None if text is None else text.replace(COLLECTION, collection)
 
     pack, to, run = filled(said("pack")), filled(said("to")), filled(system.run)
+    sparse_pack, sparse_to = filled(system.sparse_pack), filled(system.sparse_to)
     fusion: _Fusion | None = said("fusion")
     return SystemPlan(
         system.system(),
@@ -231,6 +239,8 @@ def _system(
         search=said("search") or "exact",
         run=None if run is None else _within(folder, run),
         retention_of=system.retention_of,
+        sparse_pack=None if sparse_pack is None else _within(folder, sparse_pack),
+        sparse_to=None if sparse_to is None else relative_to(sparse_to, folder),
     )
 
 

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from steelyard.encoders.distillation.recipe import distill
 from steelyard.encoders.distillation.settings import DistillationSettings
 from steelyard.encoders.documents.bm25 import (
@@ -42,7 +40,7 @@ from steelyard.errors import InputError
 from steelyard.indexer.encoding.encode import encode_corpus, plan_encoding
 from steelyard.indexer.encoding.manifest import REJECTED, Manifest
 from steelyard.indexer.encoding.places import shards_folder
-from steelyard.indexer.encoding.shards import read_shard
+from steelyard.indexer.encoding.sample import sample_documents
 from steelyard.indexer.reading.corpus import Corpus
 from steelyard.indexer.reading.documents import documents_of
 from steelyard.indexer.reading.validation import Rejection
@@ -287,18 +285,5 @@ def _metadata(
 
 def sample(encoded: EncodedCorpus, job: DistillationJob) -> tuple[list[Document], DenseVectors]:
     """The documents the table is learned on: all, or as many as ``sample_documents``."""
-    manifest, folder = encoded.manifest, encoded.folder
-    chosen = np.arange(manifest.encoded)
-    if manifest.encoded > job.sample_documents:
-        rng = np.random.default_rng(job.settings.seed)
-        chosen = np.sort(rng.choice(chosen, job.sample_documents, replace=False))
-    documents: list[Document] = []
-    vectors: list[DenseVectors] = []
-    first = 0
-    for entry in manifest.shards:
-        content = read_shard(folder / entry.name)
-        inside = chosen[(chosen >= first) & (chosen < first + entry.documents)] - first
-        documents.extend(content.documents[i] for i in inside.tolist())
-        vectors.append(content.dense[inside])
-        first += entry.documents
-    return documents, np.concatenate(vectors)
+    most, seed = job.sample_documents, job.settings.seed
+    return sample_documents(encoded.manifest, encoded.folder, most, seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelyard.config import cache_dir
+from steelyard.encoders.array_file import read_array, write_array
+from steelyard.encoders.causal.reachable import reachable_tokens
 from steelyard.encoders.causal.table import TableRows
+from steelyard.encoders.causal.tokens import CausalTokenizer
 from steelyard.encoders.causal.tower import DEFAULT_MAX_TERMS, CausalEncoder
 from steelyard.encoders.folder_lock import locked_folder
 from steelyard.encoders.pack.files import refuse_taken, write_pack
@@ -26,7 +29,6 @@ from steelyard.encoders.pack.metadata import (
 from steelyard.encoders.pack.spaces import short_hash, vocabulary_hash
 from steelyard.encoders.query.tables import check_dtype, table_tensors
 from steelyard.encoders.query.tokenizer import load_tokenizer
-from steelyard.encoders.whole_file import whole_file
 from steelyard.errors import InputError, SteelyardError
 from steelyard.progress import Progress
 
@@ -51,6 +53,9 @@ class BuildJob:
         max_terms: heaviest terms a document; None keeps all.
         query_max_tokens: longer queries are cut and flagged.
         lowercase: lower-case all texts.
+        all_rows: also make rows of tokens that no query can have; they are zero otherwise.
+        rows_for: make only the rows that these queries need, which takes seconds; any other query
+            lacks words. None makes them all.
         dtype: of the tables: float32, float16 or int8.
         precision, device: see ``open_causal_model``.
         name, licence: of the pack.
@@ -68,6 +73,8 @@ class BuildJob:
     max_terms: int | None = DEFAULT_MAX_TERMS
     query_max_tokens: int = QUERY_MAX_TOKENS
     lowercase: bool = True
+    all_rows: bool = False
+    rows_for: Sequence[str] | None = None
     dtype: str = "float32"
     precision: str = "auto"
     device: str | None = None
@@ -78,6 +85,8 @@ class BuildJob:
     def __post_init__(self) -> None:
         """Refuse settings now rather than after hours of work."""
         check_dtype(self.dtype)
+        if self.all_rows and self.rows_for is not None:
+            raise InputError("all rows, and those of some queries", "choose one")
         if self.sparse != LM_HEAD:
             raise InputError(f"unknown sparse kind {self.sparse!r}", f"choose {LM_HEAD}")
         if not self.tasks:
@@ -139,17 +148,18 @@ def build_pack(
         )
     tokens = tower.tokens
     load_tokenizer(tokens.text, job.model, tokens.rows)
+    wanted = _wanted(tokens, job, progress.say)
     tensors = {}
     finished: set[Path] = set()
     for name, prompt in job.prompts.items():
-        key = short_hash([tower.spec.weights, prompt, tower.precision, tokens.rows])
+        key = short_hash([tower.spec.weights, prompt, tower.precision, tokens.rows, len(wanted)])
         folder = (work or cache_dir() / "tables") / key
         finished.add(folder)
         with (
             locked_folder(folder),
-            progress.stage(f"table {name!r}", tokens.rows) as advance,
+            progress.stage(f"table {name!r}", len(wanted)) as advance,
         ):
-            rows = _table(tower, prompt, folder, advance, progress.say)
+            rows = _table(tower, prompt, wanted, folder, advance, progress.say)
         tensors.update(table_tensors(rows[:, : tower.dims], job.dtype, name))
     ignored = [] if tokens.pad is None else [tokens.pad]
     metadata = PackMetadata(
@@ -178,6 +188,7 @@ def build_pack(
             "recipe": {"method": "LightRetriever table", "tasks": job.tasks},
             "document_precision": tower.precision,
             "made_tokens": list(tokens.made),
+            "rows_made": len(wanted),
         },
         licence=job.licence,
     )
@@ -188,21 +199,43 @@ def build_pack(
     return sealed
 
 
+def _wanted(
+    tokens: CausalTokenizer, job: BuildJob, say: Callable[[str], None]
+) -> NDArray[np.int64]:
+    """Ids whose rows are made, ascending."""
+    if job.rows_for is not None:
+        rows = tokens.ids(job.rows_for, job.query_max_tokens)
+        found = np.unique([token for row in rows for token in row[1:-1]]).astype(np.int64)
+        if not len(found):
+            raise InputError("no token in the queries whose rows are wanted", "give others")
+        say(f"rows of the {len(found):,} tokens of {len(rows):,} queries only: others lack words")
+        return found
+    if job.all_rows:
+        return np.arange(tokens.rows)
+    reachable = np.flatnonzero(reachable_tokens(tokens.text))
+    if len(reachable) < tokens.rows:
+        say(
+            f"{tokens.rows - len(reachable):,} of {tokens.rows:,} tokens are in no lower-cased "
+            "query: their rows stay zero"
+        )
+    return reachable
+
+
 def _table(
     tower: CausalEncoder,
     prompt: str,
+    wanted: NDArray[np.int64],
     folder: Path,
     advance: Callable[[int], None],
     say: Callable[[str], None],
 ) -> NDArray[np.float32]:
-    """All rows ``[V, hidden size]`` of one instruction; chunks that are there are read."""
-    total = tower.tokens.rows
-    table = np.empty((total, tower.model.dims), dtype=np.float32)
+    """Rows ``[V, hidden size]`` of one instruction; chunks that are there are read."""
+    table = np.zeros((tower.tokens.rows, tower.model.dims), dtype=np.float32)
     maker: TableRows | None = None
-    for first in range(0, total, CHUNK_ROWS):
-        ids = np.arange(first, min(first + CHUNK_ROWS, total))
+    for first in range(0, len(wanted), CHUNK_ROWS):
+        ids = wanted[first : first + CHUNK_ROWS]
         path = folder / f"rows-{first:08d}.npy"
-        chunk = _finished(path, (len(ids), tower.model.dims))
+        chunk = read_array(path, (len(ids), tower.model.dims))
         if chunk is None:
             if maker is None:
                 maker = TableRows(tower.model, tower.tokens, prompt)
@@ -220,22 +253,8 @@ def _table(
                     f"of token {int(ids[bad][0])}",
                     "use a wider --precision, or check the model's weights",
                 )
-            _keep(path, chunk)
+            write_array(path, chunk)
         else:
             advance(len(ids))
         table[ids] = chunk
     return table
-
-
-def _finished(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
-    """A chunk that an earlier run left whole."""
-    try:
-        chunk: NDArray[np.float32] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError):
-        return None
-    return chunk if chunk.shape == shape and chunk.dtype == np.float32 else None
-
-
-def _keep(path: Path, chunk: NDArray[np.float32]) -> None:
-    with whole_file(path) as stream:
-        np.save(stream, chunk, allow_pickle=False)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from steelyard.encoders.distillation.full_queries import encode_full, encode_kept
 from steelyard.encoders.distillation.pseudo_queries import PseudoQueries, draw_pseudo_queries
 from steelyard.encoders.distillation.settings import JOIN, DistillationSettings
-from steelyard.encoders.documents.batching import encode_in_batches
-from steelyard.encoders.documents.protocol import Teacher
+from steelyard.encoders.documents.protocol import FullModel
 from steelyard.encoders.query.tokenizer import PackTokenizer, TokenRows
 from steelyard.errors import InputError
 from steelyard.progress import Progress
@@ -50,12 +51,21 @@ class Pools:
 
 def draw_pools(
     documents: Sequence[Document],
-    teacher: Teacher,
+    teacher: FullModel,
     tokenizer: PackTokenizer,
     settings: DistillationSettings,
     progress: Progress,
+    work: Path | None = None,
 ) -> Pools:
     """Draw ``settings.pools`` pools and encode them.
+
+    Args:
+        documents: the corpus, or a sample of it.
+        teacher: the full model.
+        tokenizer: the pack's dense one.
+        settings: the recipe's numbers.
+        progress: shows the stages.
+        work: where vectors are kept, so that a stopped job goes on; None keeps none.
 
     Raises:
         InputError: the corpus is too small to learn from.
@@ -78,13 +88,10 @@ def draw_pools(
             others = np.flatnonzero(~inside)
             drawn, tokens = drawn.select(others), tokens.select(others)
         with progress.stage("encode pseudo-queries", len(drawn)) as advance:
-            vectors = encode_in_batches(
-                drawn.texts,
-                teacher.token_lengths(drawn.texts),
-                teacher.encode_query,
-                teacher.dims,
-                advance=advance,
-            )
+            if work is None:
+                vectors = encode_full(teacher, drawn.texts, advance)
+            else:
+                vectors = encode_kept(teacher, drawn.texts, work, advance)
         pools.append(Pool(tokens, drawn.sources, vectors, rng))
     inside = np.isin(pools[0].sources, held)
     taught = [pools[0].select(~inside), *pools[1:]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,12 @@ from steelyard.encoders.distillation.estimate import (
     reciprocal_rank,
     top_documents,
 )
-from steelyard.encoders.distillation.pools import Pool, draw_pools
+from steelyard.encoders.distillation.pools import Pool, Pools, draw_pools
 from steelyard.encoders.distillation.pseudo_queries import draw_pseudo_queries
-from steelyard.encoders.distillation.settings import WORDS, DistillationSettings
+from steelyard.encoders.distillation.settings import REFINED, WORDS, DistillationSettings
 from steelyard.encoders.distillation.starts import start_from_entries, start_from_words
 from steelyard.encoders.distillation.training import Lessons, TrainedTable, train_table
-from steelyard.encoders.documents.protocol import Teacher
+from steelyard.encoders.documents.protocol import FullModel, Teacher
 from steelyard.encoders.query.tables import LookupTable
 from steelyard.encoders.query.tokenizer import PackTokenizer
 from steelyard.errors import InputError
@@ -37,11 +38,28 @@ _FRESH_SEED, _FRESH_DOCUMENTS, _FRESH_QUERIES = 20_011, 5000, 1500
 
 @dataclass(frozen=True, slots=True)
 class DistilledTable:
-    """A learned query table and how it was learned."""
+    """A learned query table and how it was learned.
+
+    Attributes:
+        rows: float32 ``[V, d]``.
+        held_out: what it keeps of the teacher.
+        recipe: settings and losses, as JSON.
+    """
 
     rows: NDArray[np.float32]
     held_out: HeldOutEstimate
     recipe: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RefinedTable(DistilledTable):
+    """A table that started from another.
+
+    Attributes:
+        before: what the start keeps of the teacher, on the same queries as ``held_out``.
+    """
+
+    before: HeldOutEstimate
 
 
 def distill(
@@ -71,16 +89,86 @@ def distill(
     start = start_from_entries(teacher, vocabulary_size, progress)
     if settings.start == WORDS:
         start = start_from_words(start, documents, teacher, tokenizer, progress)
+    return _learn(start, pools, documents, vectors, tokenizer, settings, progress)
+
+
+def refine(
+    start: NDArray[np.float32],
+    documents: Sequence[Document],
+    vectors: DenseVectors,
+    model: FullModel,
+    tokenizer: PackTokenizer,
+    settings: DistillationSettings,
+    progress: Progress,
+    work: Path,
+) -> RefinedTable:
+    """Learn on from a table that there is, on a corpus; ``settings.start`` takes no part.
+
+    Rows of a language model's table are tens long (LightRetriever, section 1, does not normalise
+    them), and Adam's steps are made for rows of about unit length: they are divided by a power of
+    two, which rounds nothing, and multiplied by it at the end. A row that no pseudo-query
+    touches is the start's, to the bit, and goes on fitting beside those that were learned.
+
+    Args:
+        start: ``[V, d]`` rows.
+        documents: the corpus, or a sample of it.
+        vectors: the model's vectors of the same documents ``[N, d]``.
+        model: the full model under the table's own instruction; encodes the pseudo-queries.
+        tokenizer: the pack's dense one.
+        settings: the recipe's numbers; 0 epochs give the start.
+        progress: shows the stages.
+        work: where the pseudo-queries' vectors are kept.
+
+    Raises:
+        InputError: the corpus is too small to learn from.
+    """
+    pools = draw_pools(documents, model, tokenizer, settings, progress, work)
+    _warn_of_missing_rows(start, pools, progress)
+    unit = _power_of_two_near(start)
+    made = _learn(start / unit, pools, documents, vectors, tokenizer, settings, progress)
+    return RefinedTable(
+        made.rows * unit,
+        made.held_out,
+        {**made.recipe, "start": REFINED, "unit": float(unit)},
+        _estimate(start, pools.held_out, documents, vectors, tokenizer, settings),
+    )
+
+
+def _warn_of_missing_rows(start: NDArray[np.float32], pools: Pools, progress: Progress) -> None:
+    """A table that was made for some queries only has zero rows where others have words."""
+    used = np.unique(np.concatenate([pool.tokens.ids for pool in pools.taught]))
+    missing = int((~start[used].any(axis=1)).sum())
+    if missing:
+        progress.say(
+            f"{missing:,} of the {len(used):,} tokens that are taught have no row in the pack: "
+            "they are learned from nothing"
+        )
+
+
+def _power_of_two_near(rows: NDArray[np.float32]) -> np.float32:
+    """The power of two nearest to the median length of the rows, zero rows left out."""
+    lengths = np.linalg.norm(rows, axis=1)
+    lengths = lengths[lengths > 0]
+    return np.float32(2.0 ** np.round(np.log2(np.median(lengths))) if len(lengths) else 1)
+
+
+def _learn(
+    start: DenseVectors,
+    pools: Pools,
+    documents: Sequence[Document],
+    vectors: DenseVectors,
+    tokenizer: PackTokenizer,
+    settings: DistillationSettings,
+    progress: Progress,
+) -> DistilledTable:
+    """A table a pool, averaged, and what it keeps."""
     rows = np.zeros_like(start)
     trained: list[TrainedTable] = []
     for pool in pools.taught:
         lessons = _lessons(pool, vectors, settings)
         trained.append(_train(start, lessons, vectors, settings, pool.rng, progress))
         rows += trained[-1].rows / len(pools.taught)
-    exam = pools.held_out
-    lookup = LookupTable(rows).encode(exam.tokens)
-    fresh = _fresh_rr(rows, documents, vectors, tokenizer, settings)
-    kept = estimate(lookup, exam.vectors, vectors, exam.sources, fresh)
+    kept = _estimate(rows, pools.held_out, documents, vectors, tokenizer, settings)
     recipe = {
         "method": "look-up distillation",
         "seed": settings.seed,
@@ -99,6 +187,19 @@ def distill(
         "epoch_losses": [round(loss, 5) for table in trained for loss in table.losses],
     }
     return DistilledTable(rows, kept, recipe)
+
+
+def _estimate(
+    rows: NDArray[np.float32],
+    exam: Pool,
+    documents: Sequence[Document],
+    vectors: DenseVectors,
+    tokenizer: PackTokenizer,
+    settings: DistillationSettings,
+) -> HeldOutEstimate:
+    fresh = _fresh_rr(rows, documents, vectors, tokenizer, settings)
+    lookup = LookupTable(rows).encode(exam.tokens)
+    return estimate(lookup, exam.vectors, vectors, exam.sources, fresh)
 
 
 def _fresh_rr(
@@ -142,5 +243,6 @@ def _train(
     steps = settings.epochs * -(-len(lessons.targets) // settings.batch)
     with progress.stage("train the table", steps) as advance:
         trained = train_table(start, lessons, vectors, settings, rng, lambda _: advance(1))
-    progress.say("loss by epoch: " + " ".join(f"{loss:.3f}" for loss in trained.losses))
+    if trained.losses:
+        progress.say("loss by epoch: " + " ".join(f"{loss:.3f}" for loss in trained.losses))
     return trained

@@ -9,6 +9,9 @@ from steelyard.errors import InputError
 
 ENTRIES, WORDS = "entries", "words"
 STARTS = (ENTRIES, WORDS)
+REFINED = "pack"
+"""In the recipe of a table that was refined: it started from a pack's own."""
+
 AVERAGE, JOIN = "average", "join"
 POOLINGS = (AVERAGE, JOIN)
 

@@ -661,6 +661,24 @@ def test_settings_of_the_model_are_part_of_its_space(folder: Path, tmp_path: Pat
         assert (locate_causal_model(str(changed)).weights_hash() == plain) == same
 
 
+def test_rows_for_some_queries(folder: Path, tmp_path: Path, tower: CausalEncoder) -> None:
+    """Those queries are as with the whole table; a query of other words is empty."""
+    wanted = ["Heavy cells", "light documents"]
+    for name, changes in (("whole", {}), ("some", {"rows_for": wanted})):
+        build_pack(_job(folder, **changes), tmp_path / name, SilentProgress(), work=tmp_path / "w")
+    whole, some = (QueryEncoder.load(tmp_path / name) for name in ("whole", "some"))
+    np.testing.assert_allclose(some.encode_dense(wanted), whole.encode_dense(wanted), atol=1e-5)
+    made = np.flatnonzero(np.asarray(some.tables["claims"].rows).any(axis=1))
+    ids = {i for row in tower.tokens.ids(wanted, 64) for i in row[1:-1]}
+    assert made.tolist() == sorted(ids)
+    assert some.metadata.provenance["rows_made"] == len(ids)
+    assert some.metadata.spaces == whole.metadata.spaces
+    with pytest.raises(InputError, match="no token in the queries"):
+        build_pack(_job(folder, rows_for=[""]), tmp_path / "none", SilentProgress())
+    with pytest.raises(InputError, match="choose one"):
+        _job(folder, rows_for=wanted, all_rows=True)
+
+
 def test_one_task_under_two_names(folder: Path, tmp_path: Path) -> None:
     job = _job(folder, tasks={"default": "find", "again": "find"})
     build_pack(job, tmp_path / "pack", SilentProgress(), work=tmp_path / "w")

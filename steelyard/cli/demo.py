@@ -57,6 +57,7 @@ def demo(
     from steelyard.eval.runs import read_trec
     from steelyard.indexer.build import EncodeSettings, index_corpus
     from steelyard.indexer.distillation_job import DistillationJob, distill_pack
+    from steelyard.indexer.encoding.stored import StoredDocuments
     from steelyard.indexer.loading.job import LoadSettings
     from steelyard.indexer.loading.sink import Sink
     from steelyard.indexer.reading.readers import open_corpus
@@ -117,7 +118,8 @@ def demo(
         _step(5, f"a language model, trained here, beside it: {example.corpus.name}")
         missing = why_not(example)
         if missing is None:
-            beside = show_language_model(example, pack, made, out, precision, progress)
+            stored = StoredDocuments(made.shards, made.manifest)
+            beside = show_language_model(example, pack, stored, out, precision, progress)
             beside.complain()
             (shown,) = beside.result.collections
         else:

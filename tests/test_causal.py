@@ -682,17 +682,17 @@ def test_rows_for_some_queries(folder: Path, tmp_path: Path, tower: CausalEncode
 def test_rows_of_other_queries_are_not_taken_for_these(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tower: CausalEncoder
 ) -> None:
-    seven, eight = ({i for i in tower.tokens.ids([text], 64)[0][1:-1]} for text in "78")
+    seven, eight = (set(tower.tokens.ids([text], 64)[0][1:-1]) for text in "78")
     assert len(seven) == len(eight)
     assert seven != eight
 
     def killed(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
+    job = _job(folder, rows_for=["7"])
     with monkeypatch.context() as patch:
         patch.setattr(build, "write_pack", killed)
         with pytest.raises(KeyboardInterrupt):
-            job = _job(folder, rows_for=["7"])
             build_pack(job, tmp_path / "pack", SilentProgress(), work=tmp_path / "w")
     job = _job(folder, rows_for=["8"])
     build_pack(job, tmp_path / "pack", SilentProgress(), work=tmp_path / "w")

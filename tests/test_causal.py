@@ -661,6 +661,47 @@ def test_settings_of_the_model_are_part_of_its_space(folder: Path, tmp_path: Pat
         assert (locate_causal_model(str(changed)).weights_hash() == plain) == same
 
 
+def test_rows_for_some_queries(folder: Path, tmp_path: Path, tower: CausalEncoder) -> None:
+    """Those queries are as with the whole table; a query of other words is empty."""
+    wanted = ["Heavy cells", "light documents"]
+    for name, changes in (("whole", {}), ("some", {"rows_for": wanted})):
+        build_pack(_job(folder, **changes), tmp_path / name, SilentProgress(), work=tmp_path / "w")
+    whole, some = (QueryEncoder.load(tmp_path / name) for name in ("whole", "some"))
+    np.testing.assert_allclose(some.encode_dense(wanted), whole.encode_dense(wanted), atol=1e-5)
+    made = np.flatnonzero(np.asarray(some.tables["claims"].rows).any(axis=1))
+    ids = {i for row in tower.tokens.ids(wanted, 64) for i in row[1:-1]}
+    assert made.tolist() == sorted(ids)
+    assert some.metadata.provenance["rows_made"] == len(ids)
+    assert some.metadata.spaces == whole.metadata.spaces
+    with pytest.raises(InputError, match="no token in the queries"):
+        build_pack(_job(folder, rows_for=[""]), tmp_path / "none", SilentProgress())
+    with pytest.raises(InputError, match="choose one"):
+        _job(folder, rows_for=wanted, all_rows=True)
+
+
+def test_rows_of_other_queries_are_not_taken_for_these(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tower: CausalEncoder
+) -> None:
+    seven, eight = (set(tower.tokens.ids([text], 64)[0][1:-1]) for text in "78")
+    assert len(seven) == len(eight)
+    assert seven != eight
+
+    def killed(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    job = _job(folder, rows_for=["7"])
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "write_pack", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build_pack(job, tmp_path / "pack", SilentProgress(), work=tmp_path / "w")
+    job = _job(folder, rows_for=["8"])
+    build_pack(job, tmp_path / "pack", SilentProgress(), work=tmp_path / "w")
+    table = np.asarray(QueryEncoder.load(tmp_path / "pack").tables["default"].rows)
+    ids = np.array(sorted(eight))
+    expected = naive_rows(tower.model, tower.tokens, _job(folder).prompts["default"], ids)
+    np.testing.assert_allclose(table[ids], expected, atol=1e-5)
+
+
 def test_one_task_under_two_names(folder: Path, tmp_path: Path) -> None:
     job = _job(folder, tasks={"default": "find", "again": "find"})
     build_pack(job, tmp_path / "pack", SilentProgress(), work=tmp_path / "w")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from steelyard.cli.demo_llm import shipped_example, why_not
 from steelyard.eval.results import read_result
 from tests.conftest import SCIFACT, Demo
 from tests.test_cli import ok
@@ -35,6 +36,21 @@ def test_the_demo_meets_its_figures(demo: Demo) -> None:
     _smaller_tables_rank_alike(demo, ndcg)
     line = next(line for line in output.splitlines() if "search 'your words'" in line)
     assert "--feedback 3" in line
+
+
+@pytest.mark.llm
+def test_the_language_model_beside_it(demo: Demo) -> None:
+    """The shipped adapter, on the 1,000 abstracts."""
+    missing = why_not(shipped_example())
+    if missing is not None:
+        pytest.skip(missing)
+    shown = demo.report["language_model"]
+    assert (shown["collection"], shown["documents"]) == ("scifact-1000/test", 1000)
+    assert len(shown["queries"]) == 300
+    ndcg = {row["system"]: row["ndcg@10"] for row in shown["rows"]}
+    assert ndcg["SmolLM2 lookup+bm25"] > ndcg["bm25"]
+    assert ndcg["SmolLM2 lookup"] >= 0.92 * ndcg["SmolLM2 full"]
+    assert demo.report["collection"] == "scifact/test"
 
 
 def _smaller_tables_rank_alike(demo: Demo, ndcg: dict[str, float]) -> None:

@@ -23,8 +23,9 @@ from steelyard.eval.systems import parse_system
 from steelyard.eval.systems_file import read_systems_file
 from steelyard.plugin.engine import SPARSE
 from steelyard.plugin.urls import open_engine, relative_to
+from steelyard.types import Document
 from tests.conftest import ROOT, write_jsonl
-from tests.generation_steps import WORDS, Side, text
+from tests.generation_steps import WORDS, Side, encoded, text
 from tests.tiny_tower import write_tiny_tower, write_tiny_tower_pack
 
 QUERIES = 12
@@ -206,6 +207,58 @@ systems:
     assert "no pack on one/test" in caught.value.message
 
 
+def _index(place: Path, name: str, pack: str, count: int, shift: int) -> str:
+    """An index of documents d0, d1, ... with the texts of those further on."""
+    side = Side(f"milvus-lite://{place / name}.db?name=demo", place / pack)
+    generation = side.generation(1)
+    documents = [
+        Document(f"d{i}", text(i + shift), f"number {i}", f"d{i}", {"number": 1})
+        for i in range(count)
+    ]
+    side.engine.create(generation)
+    side.engine.upsert(generation, encoded(side.queries, documents))
+    side.engine.seal(generation)
+    side.engine.publish(generation)
+    side.close()
+    return f"'milvus-lite:{name}.db?name=demo'"
+
+
+def test_a_sparse_arm_of_another_pack_and_index(place: Path) -> None:
+    other = _index(place, "other-texts", "pack-two", 40, 3)
+    arms = f"dense: lookup, sparse: bm25, sparse_pack: pack-two, sparse_to: {other}"
+    systems = f"""
+collections: [{{beir: one, candidates: 40}}]
+systems:
+  - lookup
+  - lookup+bm25
+  - {{name: theirs, sparse: bm25, pack: pack-two, to: {other}}}
+  - {{name: joined, {arms}}}
+  - {{name: joined full, {arms.replace("lookup", "full")}}}
+  - {{name: all dense, {arms}, fusion: {{weights: {{dense: 1, sparse: 0}}}}}}
+  - {{name: all sparse, {arms}, fusion: {{weights: {{dense: 0, sparse: 1}}}}}}
+"""
+    (measured,) = evaluated(written(place, HEAD + systems)).collections
+    rows = {row.system: row for row in measured.rows}
+    rr = {name: row.by_query["rr@10"] for name, row in rows.items()}
+    assert rr["all sparse"] == rr["theirs"] != rr["all dense"]
+    assert rr["all dense"] == rr["lookup"]
+    assert rows["joined"].retention_of == "joined full"
+    assert rows["joined"].settings["sparse_pack"] == str(place / "pack-two")
+    assert "sparse_pack" not in rows["lookup+bm25"].settings
+    speed, dense = rows["joined"].encode_qps, rows["lookup"].encode_qps
+    assert speed is not None
+    assert dense is not None
+    assert 0 < speed < dense
+    fewer = _index(place, "fewer", "pack-two", 20, 0)
+    short = arms.replace(other, fewer)
+    with pytest.raises(InputError, match=r"index holds 40 documents, the sparse arm's 20"):
+        evaluated(
+            written(place, HEAD + f"collections: [{{beir: one}}]\nsystems: [{{name: a, {short}}}]")
+        )
+    with pytest.raises(InputError, match="but not whole"):
+        SystemPlan(parse_system("lookup"), Path("a"), "index", sparse_pack=Path("b"))
+
+
 def test_another_space_is_refused(place: Path) -> None:
     other = QueryEncoder.load(place / "pack")
     engine = open_engine(f"milvus-lite://{place / 'other.db'}?name=demo")
@@ -239,6 +292,8 @@ def test_another_space_is_refused(place: Path) -> None:
         ("collections: [{beir: x}]\nsystems: [{name: a, run: x, dense: full}]", "no arms", ""),
         ("collections: [{beir: x}]\nsystems: [{name: a, sparse: bm25, feedback: 3}]",
          "feedback needs a dense arm", ""),
+        ("collections: [{beir: x}]\nsystems: [{name: a, sparse: bm25, sparse_pack: x}]",
+         "'a': sparse_pack and sparse_to go together", ""),
         ("collections: [{beir: x}]\nsystems: [bm25, bm25]", "two systems are called 'bm25'", ""),
         ("collections: [{beir: x}]\nsystems: [bm25]\nbaseline: full",
          "no system is called 'full'; there are bm25", ""),

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import typer
 
+from steelyard.cli.demo_llm import shipped_example, show_language_model, why_not
 from steelyard.cli.evaluate import evaluate_and_tell, plan_collection, plan_systems
 from steelyard.cli.example_corpus import example_corpus
 from steelyard.cli.options import PrecisionOption
@@ -44,6 +45,9 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(help="Of the distillation.")] = 0,
     precision: PrecisionOption = "auto",
+    llm: Annotated[
+        bool, typer.Option(help="Also show a language model, where the corpus is the default.")
+    ] = True,
     json: JsonOption = None,
 ) -> None:
     """Embed, distill, index, measure and search SciFact, with nothing but this machine."""
@@ -53,6 +57,7 @@ def demo(
     from steelyard.eval.runs import read_trec
     from steelyard.indexer.build import EncodeSettings, index_corpus
     from steelyard.indexer.distillation_job import DistillationJob, distill_pack
+    from steelyard.indexer.encoding.stored import StoredDocuments
     from steelyard.indexer.loading.job import LoadSettings
     from steelyard.indexer.loading.sink import Sink
     from steelyard.indexer.reading.readers import open_corpus
@@ -107,6 +112,18 @@ def demo(
         for text in EXAMPLES:
             console.print(f"\n[bold green]{text}[/bold green]")
             print_answer(searcher.search(text, 3, feedback=FEEDBACK_DOCUMENTS))
+    shown = None
+    if llm and corpus is None:
+        example = shipped_example()
+        _step(5, f"a language model, trained here, beside it: {example.corpus.name}")
+        missing = why_not(example)
+        if missing is None:
+            stored = StoredDocuments(made.shards, made.manifest)
+            beside = show_language_model(example, pack, stored, out, precision, progress)
+            beside.complain()
+            (shown,) = beside.result.collections
+        else:
+            progress.say(missing)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
     seconds = time.perf_counter() - started
     console.print(f"\n{seconds:.0f} s in all, at most {peak:.1f} GB of memory. Try your own:\n")
@@ -121,6 +138,7 @@ def demo(
             **measured.to_dict(),
             "model": model,
             "seed": seed,
+            "language_model": None if shown is None else shown.to_dict(),
             "agreement": {"queries": len(texts), "same": same},
             "seconds": round(seconds, 1),
             "peak_memory_gb": round(peak, 2),

@@ -152,7 +152,7 @@ def build_pack(
     tensors = {}
     finished: set[Path] = set()
     for name, prompt in job.prompts.items():
-        key = short_hash([tower.spec.weights, prompt, tower.precision, tokens.rows, len(wanted)])
+        key = short_hash([tower.spec.weights, prompt, tower.precision, wanted.tolist()])
         folder = (work or cache_dir() / "tables") / key
         finished.add(folder)
         with (
@@ -204,7 +204,7 @@ def _wanted(
 ) -> NDArray[np.int64]:
     """Ids whose rows are made, ascending."""
     if job.rows_for is not None:
-        rows = tokens.ids(job.rows_for, job.query_max_tokens)
+        rows = tokens.ids(job.rows_for, job.query_max_tokens + 2)
         found = np.unique([token for row in rows for token in row[1:-1]]).astype(np.int64)
         if not len(found):
             raise InputError("no token in the queries whose rows are wanted", "give others")

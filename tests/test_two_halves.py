@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,8 +49,8 @@ def test_vectors_are_those_of_one_thread(
 ) -> None:
     two_processors(monkeypatch)
     rows, tokens = some_rows(), some_tokens(count)
-    scale = None
-    stored = rows.astype(np.float16) if dtype == "float16" else rows
+    scale: NDArray[np.float32] | None = None
+    stored: NDArray[Any] = rows.astype(np.float16) if dtype == "float16" else rows
     if dtype == "int8":
         stored, scale = quantise_int8(rows)
     found = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import RLock
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ KEY_BYTES = 16
 """Longer pieces have no key; they come once."""
 
 _SPACE = 0x20
-_GAP, _WORD, _APART = range(3)
 _EMPTY_PIECE = np.uint64(_SPACE)
 """Key of a piece of no bytes: no piece has a space. 0 is the key of an empty slot."""
 
@@ -32,30 +31,29 @@ _IDS = 16
 """Of a piece, at most on average; of those without a key, ids stay behind when they are gone."""
 
 
-Cutter: TypeAlias = Callable[[NDArray[np.uint8]], tuple[NDArray[np.int64], NDArray[np.int64]]]
+Cutter: TypeAlias = Callable[[bytes], tuple[NDArray[np.int64], NDArray[np.int64]]]
 """Bytes of a text to where its pieces start and end."""
 
 Learn: TypeAlias = Callable[[Sequence[str]], Sequence[bytes | None]]
 
 
-def at_spaces(data: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def at_spaces(data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """What stands between two spaces, also nothing."""
-    spaces = np.flatnonzero(data == _SPACE)
+    spaces = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == _SPACE)
     return np.concatenate(([0], spaces + 1)), np.append(spaces, len(data))
 
 
 def at_spaces_and(apart: str) -> Cutter:
     """What stands between two spaces, cut before and after each of some ASCII characters."""
-    kinds = np.full(256, _WORD, dtype=np.uint8)
-    kinds[_SPACE] = _GAP
-    kinds[list(apart.encode("ascii"))] = _APART
+    cut_off = f" {apart}".encode("ascii")
+    in_words = bytes(byte not in cut_off for byte in range(256))
 
-    def cut(data: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        kind = kinds[data]
-        inside = np.zeros(len(kind) + 1, dtype=np.bool_)  # whether a word goes on here
-        inside[1:-1] = (kind[1:] == _WORD) & (kind[:-1] == _WORD)
-        there = kind != _GAP
-        return np.flatnonzero(there & ~inside[:-1]), np.flatnonzero(there & ~inside[1:]) + 1
+    def cut(data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        in_word = np.frombuffer(data.translate(in_words), dtype=np.bool_)
+        there = np.frombuffer(data, dtype=np.uint8) != _SPACE
+        inside = np.zeros(len(data) + 1, dtype=np.bool_)  # whether a word goes on here
+        np.logical_and(in_word[1:], in_word[:-1], out=inside[1:-1])
+        return np.flatnonzero(there > inside[:-1]), np.flatnonzero(there > inside[1:]) + 1
 
     return cut
 
@@ -78,37 +76,31 @@ class Pieces:
     second: NDArray[np.uint64]
 
     @classmethod
-    def cut(cls, text: str, cutter: Cutter) -> Pieces:
-        """Cut a text."""
-        data = text.encode("utf-8", "surrogatepass")
+    def cut(cls, data: bytes, cutter: Cutter) -> Pieces:
+        """Cut a text in UTF-8."""
         padded = data + bytes(KEY_BYTES)
-        starts, ends = cutter(np.frombuffer(data, dtype=np.uint8))
+        starts, ends = cutter(data)
         # At each byte the number that begins there.
         numbers: NDArray[np.uint64] = np.ndarray(
             (len(padded) - 7,), dtype="<u8", buffer=padded, strides=(1,)
         )
         lengths = ends - starts
-        first = numbers[starts] & _LOW_BYTES[np.minimum(lengths, 8)]
-        second = numbers[starts + 8] & _LOW_BYTES[np.clip(lengths - 8, 0, 8)]
+        first = numbers[starts] & _LOW_BYTES.take(lengths, mode="clip")
+        second = numbers[starts + 8] & _LOW_BYTES.take(lengths - 8, mode="clip")
         first[first == 0] = _EMPTY_PIECE
         return cls(data, starts, ends, first, second)
 
     def begins(self, byte: int) -> NDArray[np.int64]:
-        """The pieces that begin with this byte."""
-        at = np.frombuffer(self.data + bytes(1), dtype=np.uint8)[self.starts]
-        return np.flatnonzero((at == byte) & (self.starts < self.ends))
+        """The pieces that begin with this byte, no space."""
+        return np.flatnonzero(self.first.astype(np.uint8) == byte)
 
     def __len__(self) -> int:
         return len(self.starts)
 
-    def has_key(self, which: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether these pieces are short enough."""
-        short: NDArray[np.bool_] = self.ends[which] - self.starts[which] <= KEY_BYTES
-        return short
-
-    def without_key(self) -> NDArray[np.int64]:
-        """The pieces that are too long."""
-        return np.flatnonzero(self.ends - self.starts > KEY_BYTES)
+    def without_key(self) -> NDArray[np.bool_]:
+        """Which pieces are too long."""
+        long: NDArray[np.bool_] = self.ends - self.starts > KEY_BYTES
+        return long
 
     def texts(self, which: NDArray[np.int64]) -> list[str]:
         """These pieces as strings."""
@@ -121,31 +113,18 @@ class _Slots:
     """Open addressing: a piece is at its hash or, if that is taken, in the next free slot.
 
     Attributes:
-        first, second: uint64 ``[2^bits]``, the keys.
-        begin, count: int32 ``[2^bits]``, where its token ids are.
+        rows: uint64 ``[2^bits, 4]``: the two halves of the key, where its token ids begin, how
+            many they are. Side by side, so that a piece costs one visit to memory.
     """
 
-    first: NDArray[np.uint64]
-    second: NDArray[np.uint64]
-    begin: NDArray[np.int32]
-    count: NDArray[np.int32]
+    rows: NDArray[np.uint64]
 
     @classmethod
     def empty(cls, bits: int) -> _Slots:
-        count = 1 << bits
-        return cls(
-            np.zeros(count, dtype=np.uint64),
-            np.zeros(count, dtype=np.uint64),
-            np.zeros(count, dtype=np.int32),
-            np.zeros(count, dtype=np.int32),
-        )
+        return cls(np.zeros((1 << bits, 4), dtype=np.uint64))
 
     def __len__(self) -> int:
-        return len(self.first)
-
-    def parts(self) -> tuple[NDArray[Any], ...]:
-        """What ``put`` takes."""
-        return self.first, self.second, self.begin, self.count
+        return len(self.rows)
 
     def hashed(self, first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.int64]:
         one, two, three = _MULTIPLIERS
@@ -155,47 +134,41 @@ class _Slots:
         bits = len(self).bit_length() - 1
         return (mixed >> np.uint64(64 - bits)).astype(np.int64)
 
-    def find(self, first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """The slot of each key; -1: not there."""
-        slots = self.hashed(first, second)
-        there = self.first[slots]
-        found = (there == first) & (self.second[slots] == second)
-        rest = np.flatnonzero(~found)
-        at = slots[rest]
-        taken = there[rest] != 0
-        slots[rest[~taken]] = -1
-        rest, at = rest[taken], at[taken]
+    def find(self, first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """The row of each key, ``[n, 4]``; zeros: not there."""
+        at = self.hashed(first, second)
+        found = self.rows.take(at, axis=0, mode="clip")
+        rest = np.flatnonzero(_of_another(found, first, second))
+        at, first, second = at[rest], first[rest], second[rest]
         while len(rest):
-            at = (at + 1) & (len(self) - 1)
-            there = self.first[at]
-            found = (there == first[rest]) & (self.second[at] == second[rest])
-            slots[rest[found]] = at[found]
-            slots[rest[there == 0]] = -1
-            on = ~found & (there != 0)
-            rest, at = rest[on], at[on]
-        return slots
+            at += 1
+            found[rest] = next_rows = self.rows.take(at, axis=0, mode="wrap")
+            on = np.flatnonzero(_of_another(next_rows, first, second))
+            rest, at, first, second = rest[on], at[on], first[on], second[on]
+        return found
 
-    def put(
-        self,
-        first: NDArray[np.uint64],
-        second: NDArray[np.uint64],
-        begin: NDArray[np.integer[Any]],
-        count: NDArray[np.integer[Any]],
-    ) -> None:
-        """Add keys that differ and are not there; there must be room."""
-        at, rest = self.hashed(first, second), np.arange(len(first))
+    def put(self, rows: NDArray[np.uint64]) -> None:
+        """Add rows whose keys differ and are not there; there must be room."""
+        at, rest = self.hashed(rows[:, 0], rows[:, 1]), np.arange(len(rows))
         while len(rest):
             # Of several that want one free slot, the last to sign there gets it.
-            free = self.first[at] == 0
+            free = self.rows[at, 0] == 0
             wanted, who = at[free], np.flatnonzero(free)
-            self.begin[wanted] = who
-            placed = who[self.begin[wanted] == who]
-            which, where = rest[placed], at[placed]
-            self.first[where], self.second[where] = first[which], second[which]
-            self.begin[where], self.count[where] = begin[which], count[which]
+            self.rows[wanted, 2] = who
+            placed = who[self.rows[wanted, 2] == who]
+            self.rows[at[placed]] = rows[rest[placed]]
             on = np.ones(len(rest), dtype=np.bool_)
             on[placed] = False
             rest, at = rest[on], (at[on] + 1) & (len(self) - 1)
+
+
+def _of_another(
+    rows: NDArray[np.uint64], first: NDArray[np.uint64], second: NDArray[np.uint64]
+) -> NDArray[np.bool_]:
+    """Which rows of slots belong to another key."""
+    other: NDArray[np.bool_] = (rows[:, 0] != first) | (rows[:, 1] != second)
+    other &= rows[:, 0] != 0
+    return other
 
 
 class PieceTable:
@@ -231,37 +204,38 @@ class PieceTable:
             learn: gives the ids, int32, of those not known; None: it has none of its own.
 
         Returns:
-            ids int32; counts int64 ``[n]``; the pieces that have none of their own, ascending.
+            ids int32; indptr int64 ``[n + 1]``, piece i has ``ids[indptr[i]:indptr[i + 1]]``; the
+            pieces that have none of their own, ascending.
         """
         with self._lock:
-            slots = self._slots.find(pieces.first, pieces.second)
-            slots[pieces.without_key()] = -1
-            begin, counts = self._slots.begin[slots], self._slots.count[slots].astype(np.int64)
-            unknown = np.flatnonzero(slots < 0)
+            found = self._slots.find(pieces.first, pieces.second)
+            begin, counts = found.view(np.int64)[:, 2:].T
+            unknown = np.flatnonzero((found[:, 0] == 0) | pieces.without_key())
             refused = unknown[:0]
             if len(unknown):
                 begin[unknown], counts[unknown] = self._learn(pieces, unknown, learn)
                 refused = unknown[counts[unknown] < 0]
                 counts[refused] = 0
-            inside = np.repeat(begin - (np.cumsum(counts) - counts), counts)
+            indptr = np.zeros(len(pieces) + 1, dtype=np.int64)
+            np.cumsum(counts, out=indptr[1:])
+            inside = np.repeat(begin - indptr[:-1], counts)
             inside += np.arange(len(inside))
-            found = self._pool[inside]
+            ids = self._pool.take(inside, mode="clip")
             # After, for a batch repeats pieces; a giant one leaves nothing behind.
             if self._known > self._limit or self._used > _IDS * self._limit:
                 self.clear()
-            return found, counts, refused
+            return ids, indptr, refused
 
     def knows(self, pieces: Pieces) -> NDArray[np.bool_]:
         """Which pieces it holds."""
         with self._lock:
-            slots = self._slots.find(pieces.first, pieces.second)
-        slots[pieces.without_key()] = -1
-        known: NDArray[np.bool_] = slots >= 0
+            found = self._slots.find(pieces.first, pieces.second)
+        known: NDArray[np.bool_] = (found[:, 0] != 0) & ~pieces.without_key()
         return known
 
     def _learn(
         self, pieces: Pieces, unknown: NDArray[np.int64], learn: Learn
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where the ids of these pieces are now, and how many; -1: none of their own."""
         texts = pieces.texts(unknown)
         place = {text: at for at, text in enumerate(dict.fromkeys(texts))}
@@ -273,10 +247,21 @@ class PieceTable:
         back = np.fromiter(map(place.__getitem__, texts), np.int64, len(texts))
         of = np.empty(len(found), dtype=np.int64)
         of[back] = unknown
-        kept = np.flatnonzero(~none & pieces.has_key(of))
-        self._put(pieces.first[of[kept]], pieces.second[of[kept]], begin[kept], counts[kept])
+        kept = np.flatnonzero(~(none | pieces.without_key()[of]))
+        of = of[kept]
+        self._put(
+            np.stack(
+                (
+                    pieces.first[of],
+                    pieces.second[of],
+                    begin[kept].astype(np.uint64),
+                    counts[kept].astype(np.uint64),
+                ),
+                axis=1,
+            )
+        )
         counts[none] = -1
-        return begin[back].astype(np.int32), counts[back]
+        return begin[back], counts[back]
 
     def _write(self, ids: bytes) -> int:
         """Where these ids are now in the pool."""
@@ -289,17 +274,11 @@ class PieceTable:
         self._pool[at : self._used] = values
         return at
 
-    def _put(
-        self,
-        first: NDArray[np.uint64],
-        second: NDArray[np.uint64],
-        begin: NDArray[np.int64],
-        count: NDArray[np.int64],
-    ) -> None:
+    def _put(self, rows: NDArray[np.uint64]) -> None:
         """Remember new pieces; half of the slots stay free."""
-        self._known += len(first)
+        self._known += len(rows)
         if 2 * self._known > len(self._slots):
-            old, taken = self._slots, np.flatnonzero(self._slots.first)
+            old = self._slots.rows
             self._slots = _Slots.empty((2 * self._known).bit_length() + 1)
-            self._slots.put(*(part[taken] for part in old.parts()))
-        self._slots.put(first, second, begin, count)
+            self._slots.put(old[old[:, 0] != 0])
+        self._slots.put(rows)

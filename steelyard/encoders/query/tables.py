@@ -16,8 +16,12 @@ from scipy.sparse import csr_matrix
 
 from steelyard.encoders.pack.metadata import TABLE_DTYPES
 from steelyard.encoders.query.tokenizer import TokenRows
+from steelyard.encoders.query.two_halves import TwoHalves
 from steelyard.errors import InputError
 from steelyard.types import DenseVectors, l2_normalise
+
+_MANY_TOKENS = 1 << 12
+"""With fewer, handing half of them to another thread costs more than it saves."""
 
 
 class LookupTable:
@@ -32,6 +36,7 @@ class LookupTable:
         # A plain view of a memory map: np.memmap's own indexing costs microseconds a call.
         self.rows: NDArray[Any] = np.asarray(rows)
         self.scale = None if scale is None else np.asarray(scale)
+        self._halves = TwoHalves()
 
     @property
     def dims(self) -> int:
@@ -57,10 +62,24 @@ class LookupTable:
             # Only the rows in use are widened, once each.
             used, ids = _renumbered(ids, len(self.rows))
             table = self.gather(used)
-        ones = np.ones(len(ids), dtype=np.float32)
-        counts = csr_matrix((ones, ids, indptr), shape=(len(indptr) - 1, len(table)), copy=False)
-        vectors: NDArray[np.float32] = np.asarray(counts @ table)
-        return l2_normalise(vectors, out=vectors)
+        count = len(indptr) - 1
+        vectors = np.empty((count, self.dims), dtype=np.float32)
+
+        def add(start: int, end: int) -> None:
+            tokens_of = indptr[start : end + 1]
+            part = ids[tokens_of[0] : tokens_of[-1]]
+            counts = csr_matrix(
+                (np.ones(len(part), dtype=np.float32), part, tokens_of - tokens_of[0]),
+                shape=(end - start, len(table)),
+                copy=False,
+            )
+            l2_normalise(np.asarray(counts @ table), out=vectors[start:end])
+
+        if len(ids) < _MANY_TOKENS:
+            add(0, count)
+        else:
+            self._halves.run(lambda: add(0, count // 2), lambda: add(count // 2, count))
+        return vectors
 
     def encode_one(self, ids: list[int]) -> DenseVectors:
         """One query vector ``[d]``; zero without tokens."""

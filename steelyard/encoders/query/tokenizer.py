@@ -115,7 +115,7 @@ class PackTokenizer:
             truncated = lengths > limit
             inside = np.arange(len(ids)) - np.repeat(indptr[:-1], lengths) < limit
             ids, indptr = _filtered(ids, indptr, inside)
-        kept = self.keep[ids]
+        kept = self.keep.take(ids)
         if not kept.all():
             ids, indptr = _filtered(ids, indptr, kept)
         return TokenRows(ids, indptr, truncated)

@@ -37,6 +37,8 @@ _FEW = 48
 _MARK = "\1"
 """Before the first character of a text. Texts that hold it are left to the tokenizer."""
 
+_MARK_BYTE = ord(_MARK)
+
 _NUL = "\0"
 """Keys of pieces end in zeros: texts that hold it are left to the tokenizer too."""
 
@@ -98,6 +100,9 @@ class WordCache:
         # An added token is never cut.
         apart = "".join(c for c in rules.apart if not any(c in token for token in added))
         self._cutter = at_spaces_and(apart + _MARK) if apart else at_spaces
+        white = rules.white_space.encode("ascii")
+        plain = bytes.maketrans(white, b" " * len(white))
+        self._plain = plain.lower() if rules.lowercase else plain
 
     def encode_one(self, text: str) -> list[int] | None:
         """Token ids of a text; None: ask the tokenizer."""
@@ -130,8 +135,8 @@ class WordCache:
 
     def hit_rate(self, texts: Sequence[str]) -> float:
         """Share of these texts' pieces that batches have taught; learns nothing."""
-        pieces = Pieces.cut(" ".join(" ".join(self._cut(text)) for text in texts), self._cutter)
-        marks = pieces.begins(ord(_MARK))
+        pieces = Pieces.cut(self._prepared(_joined(texts, "")), self._cutter)
+        marks = pieces.begins(_MARK_BYTE)
         marks = marks[pieces.ends[marks] - pieces.starts[marks] == 1]
         known = np.delete(self._table.knows(pieces), marks)
         return float(known.mean()) if len(known) else 0.0
@@ -147,8 +152,8 @@ class WordCache:
             now.update(then)
         self._table.clear()
         if known[0]:
-            pieces = Pieces.cut(" ".join(known[0]), self._cutter)
-            self._table.encode(pieces, self._pieces.look_up)
+            data = " ".join(known[0]).encode("utf-8", "surrogatepass")
+            self._table.encode(Pieces.cut(data, self._cutter), self._pieces.look_up)
 
     def _encode_few(self, texts: Sequence[str], prefix: str) -> FlatIds:
         rows = [
@@ -164,34 +169,46 @@ class WordCache:
         return FlatIds(ids, indptr, np.array(asked, dtype=np.int64))
 
     def _encode_block(self, texts: Sequence[str], prefix: str) -> FlatIds:
-        if self._lowercase:
-            # Only ASCII, where Python and the tokenizer agree what that is.
-            texts = [text.lower() if text.isascii() else text for text in texts]
-        joined = _joined(texts, prefix)
-        if joined.count(_MARK) != len(texts) or _NUL in joined:
+        data = _joined(texts, prefix)
+        if data.count(_MARK_BYTE) != len(texts) or 0 in data:
             texts = [_NOT_KNOWN if _MARK in text or _NUL in text else text for text in texts]
-            joined = _joined(texts, prefix)
-        pieces = Pieces.cut(self._spaced(joined), self._cutter)
-        ids, counts, refused = self._table.encode(pieces, self._pieces.look_up)
-        begins = pieces.begins(ord(_MARK))
-        ends = np.concatenate(([0], np.cumsum(counts)))
+            data = _joined(texts, prefix)
+        pieces = Pieces.cut(self._prepared(data), self._cutter)
+        ids, indptr, refused = self._table.encode(pieces, self._pieces.look_up)
+        begins = pieces.begins(_MARK_BYTE)
         asked = np.unique(np.searchsorted(begins, refused, side="right") - 1)
-        return FlatIds(ids, ends[np.append(begins, len(pieces))], asked)
+        return FlatIds(ids, np.append(indptr[begins], indptr[-1]), asked)
+
+    def _prepared(self, data: bytes) -> bytes:
+        """White space as spaces, ASCII in lower case; the length stays.
+
+        What stands between two spaces is lower-cased only if all of it is ASCII: there Python
+        and the tokenizer agree what that is.
+        """
+        prepared = data.translate(self._plain)
+        if not self._lowercase or data.isascii():
+            return prepared
+        mixed, end = bytearray(prepared), 0
+        for at in np.flatnonzero(np.frombuffer(data, dtype=np.uint8) >= 0x80).tolist():
+            if at >= end:
+                start, end = prepared.rfind(b" ", 0, at) + 1, prepared.find(b" ", at)
+                end = len(data) if end < 0 else end
+                mixed[start:end] = data[start:end]
+        return bytes(mixed)
 
     def _cut(self, text: str) -> list[str]:
         """One text's pieces."""
         if self._lowercase and text.isascii():
             text = text.lower()
-        return self._spaced(_MARK + text).split(" ")
-
-    def _spaced(self, text: str) -> str:
         for character in self._white_space:
             text = text.replace(character, " ")
-        return text
+        return (_MARK + text).split(" ")
 
 
-def _joined(texts: Sequence[str], prefix: str) -> str:
-    return _MARK + prefix + f" {_MARK}{prefix}".join(texts)
+def _joined(texts: Sequence[str], prefix: str) -> bytes:
+    """Texts with a mark before each, UTF-8."""
+    text = _MARK + prefix + f" {_MARK}{prefix}".join(texts)
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _in_a_row(blocks: Sequence[FlatIds]) -> FlatIds:
@@ -216,8 +233,12 @@ class _Words(dict[str, bytes]):
         super().__init__()
         self._tokenize = model.tokenize
 
+    def make(self, word: str) -> bytes:
+        """A word's ids, not remembered."""
+        return _packed([token.id for token in self._tokenize(word)])
+
     def __missing__(self, word: str) -> bytes:
-        ids = _packed([token.id for token in self._tokenize(word)])
+        ids = self.make(word)
         if len(word) <= MAX_LENGTH:
             if len(self) >= MAX_PIECES:
                 self.clear()
@@ -236,8 +257,6 @@ class _Pieces(dict[str, bytes]):
         self._word = self.words.__getitem__
         known = "|".join(map(re.escape, added)) or "(?!)"
         self._added = re.compile(known, re.IGNORECASE).search
-        # Not of the whole: regardless of case, "\u0130" counts as an ASCII letter.
-        self._odd = re.compile(f"[^ -~]|(?i:{known})").search
 
     def __missing__(self, piece: str) -> bytes:
         first = piece.startswith(_MARK)
@@ -249,20 +268,27 @@ class _Pieces(dict[str, bytes]):
 
     def look_up(self, pieces: Sequence[str]) -> list[bytes | None]:
         """Of many at once; None: it has no ids of its own."""
-        known, odd, word, rules = self.get, self._odd, self._word, self._rules
-        split, lowercase = rules.split, rules.lowercase
+        known, word, make, keep = self.get, self._word, self.words.make, self._keep
+        split, lowercase = self._rules.split, self._rules.lowercase
+        # Where signs are words of their own, letters and digits between them are one.
+        is_word = str.isalnum if self._rules.apart else None
+        # No added token has a space: if all together hold none, none does.
+        added = self._added(" ".join(pieces)) is not None
         found: list[bytes | None] = []
         for piece in pieces:
             ids = known(piece)
             if ids is None:
                 text = piece[1:] if piece.startswith(_MARK) else f" {piece}"
-                if odd(text) or len(text) < 2:  # what needs a closer look
-                    ids = self[piece]
+                if added or len(text) < 2 or not text.isascii() or not text.isprintable():
+                    ids = self[piece]  # takes a closer look
                 else:
-                    words = split(text.lower() if lowercase else text)
-                    ids = b"".join(map(word, words))
-                    self._keep(piece, ids)
-            found.append(None if ids == _ASK else ids)
+                    text = text.lower() if lowercase else text
+                    if is_word and is_word(text[1:]) and text[0] == " ":
+                        ids = make(text[1:])
+                    else:
+                        ids = b"".join(map(word, split(text)))
+                    keep(piece, ids)
+            found.append(None if ids is _ASK else ids)
         return found
 
     def _keep(self, piece: str, ids: bytes) -> None:

@@ -8,7 +8,8 @@
 - ``trainer``: the loop; ``checkpoints``: to go on from; ``log``: what it tells;
 - ``short_run``: the same steps in memory; ``variants``: what ablations change of the towers.
 
-One optimiser step, ``step``, and where each part of it is (LightRetriever, section 1):
+One optimiser step is ``optimisation``, its gradients are ``step``, and where each part of them is
+(LightRetriever, section 1):
 
 - ``query_blocks``: token ids -> light query vectors, by the block mask;
 - ``max_pooling``: hidden states -> largest logits, with gradients, in bounded memory;

@@ -1,24 +1,17 @@
 """A training run in memory: without a folder, for ablations that take minutes.
 
-The steps are those of ``trainer``: batches, loss, schedules and AdamW by the same settings.
+The steps are those of ``trainer``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from steelyard.encoders.causal.tokens import CausalTokenizer
-from steelyard.errors import SteelyardError
 from steelyard.training.batches import Batches
-from steelyard.training.lora import trained_parameters
-from steelyard.training.schedules import learning_rate_factor, trainer_strength
+from steelyard.training.optimisation import Optimisation
 from steelyard.training.settings import TrainingSettings
-from steelyard.training.step import backward
-from steelyard.training.tokenised import tokenise
 from steelyard.training.towers import Towers
 
 
@@ -58,38 +51,14 @@ def train_in_memory(
     Raises:
         SteelyardError: the loss is no number.
     """
-    towers.head.requires_grad_(requires_grad=False)
-    towers.backbone.train()
-    parameters = list(trained_parameters(towers.backbone).values())
-    chosen = settings.optimiser
-    optimiser = torch.optim.AdamW(
-        parameters, lr=chosen.learning_rate, weight_decay=chosen.weight_decay
-    )
-    run = ShortRun(sum(p.numel() for p in parameters), [], {}, [])
-    for step in range(chosen.steps):
-        torch.manual_seed((settings.seed << 32) + step)
-        found = backward(
-            towers,
-            tokenise(batches[step], tokens, settings.prompt, settings.batch),
-            settings.loss,
-            regulariser_strength=trainer_strength(step, settings.ramp),
-            full_queries=settings.full_queries,
-            chunk=settings.batch.chunk,
-        )
-        loss = float(found.loss.total)
-        if not math.isfinite(loss):
-            raise SteelyardError(f"the loss of step {step} is {loss}", "lower the learning rate")
-        limit = math.inf if chosen.gradient_norm is None else chosen.gradient_norm
-        run.gradient_norms.append(float(torch.nn.utils.clip_grad_norm_(parameters, limit)))
-        factor = learning_rate_factor(
-            step, warmup=chosen.warmup, total=chosen.steps, floor=chosen.floor
-        )
-        for group in optimiser.param_groups:
-            group["lr"] = chosen.learning_rate * factor
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        run.losses.append(loss)
+    optimisation = Optimisation(towers, tokens, settings)
+    parameters = sum(parameter.numel() for parameter in optimisation.parameters.values())
+    run = ShortRun(parameters, [], {}, [])
+    for step in range(settings.optimiser.steps):
+        report = optimisation.step(step, batches[step])
+        run.losses.append(report.loss)
+        run.gradient_norms.append(report.gradient_norm)
         run.terms.clear()
-        run.terms.update({name: float(value) for name, value in found.loss.terms.items()})
+        run.terms.update(report.terms)
         advance(1)
     return run

@@ -7,7 +7,6 @@ A run is a folder: ``adapter/`` at the end, ``log.jsonl`` and ``checkpoints/`` o
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import time
 from collections import Counter
@@ -17,24 +16,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from steelyard.encoders.causal.tower import CausalEncoder
 from steelyard.encoders.folder_lock import locked_folder
 from steelyard.encoders.whole_file import whole_file
-from steelyard.errors import InputError, SteelyardError, needs_extra
+from steelyard.errors import InputError, needs_extra
 from steelyard.progress import Progress
 from steelyard.training.batches import Batches
 from steelyard.training.checkpoints import FOLDER as CHECKPOINTS
 from steelyard.training.checkpoints import load_checkpoint, save_checkpoint
 from steelyard.training.data.triples import TrainingExample
-from steelyard.training.gather import anywhere, average_gradients, rank, world_size
+from steelyard.training.gather import anywhere, rank, world_size
 from steelyard.training.log import LOG, TENSORBOARD, TrainingLog, read_log
-from steelyard.training.lora import add_adapter, trained_parameters, write_adapter
-from steelyard.training.schedules import learning_rate_factor, trainer_strength
+from steelyard.training.lora import add_adapter, write_adapter
+from steelyard.training.optimisation import Optimisation
 from steelyard.training.settings import TrainingSettings
-from steelyard.training.step import StepResult, backward
-from steelyard.training.tokenised import tokenise
 from steelyard.training.towers import Towers
 
 ADAPTER = "adapter"
@@ -196,23 +191,17 @@ class _Run:
             precision=settings.precision,
             device=device,
         )
-        self._tokens, backbone = encoder.tokens, encoder.model.backbone
-        self._weights = encoder.spec.weights
-        encoder.model.head.requires_grad_(requires_grad=False)
+        self._weights, backbone = encoder.spec.weights, encoder.model.backbone
         self._adapted = add_adapter(backbone, settings.adapter, settings.seed)
-        backbone.train()
         if settings.batch.checkpointing:
             checkpoint_activations(backbone)
         self._towers = towers_of(encoder, settings)
-        self._parameters = trained_parameters(backbone)
-        self._optimiser = torch.optim.AdamW(
-            self._parameters.values(),
-            lr=settings.optimiser.learning_rate,
-            weight_decay=settings.optimiser.weight_decay,
-        )
+        self._optimisation = Optimisation(self._towers, encoder.tokens, settings)
         self._data = {"name": job.source, "sha256": data_sha256}
         self._fingerprint = settings.fingerprint(self._weights, data_sha256)
-        self.step = load_checkpoint(job.out, self._fingerprint, self._parameters, self._optimiser)
+        self.step = load_checkpoint(
+            job.out, self._fingerprint, self._optimisation.parameters, self._optimisation.adamw
+        )
 
     def train(
         self, progress: Progress, wanted: Callable[[], BaseException | None]
@@ -241,60 +230,9 @@ class _Run:
         return self._report()
 
     def _one_step(self) -> dict[str, Any]:
-        settings, step, started = self._settings, self.step, time.perf_counter()
-        # Dropout follows from the step, so that a run can go on from any.
-        torch.manual_seed((settings.seed << 32) + step * world_size() + rank())
-        batch = self._batches[step].share(rank(), world_size())
-        ids = tokenise(batch, self._tokens, settings.prompt, settings.batch)
-        strength = trainer_strength(step, settings.ramp)
-        try:
-            found = backward(
-                self._towers,
-                ids,
-                settings.loss,
-                regulariser_strength=strength,
-                full_queries=settings.full_queries,
-                chunk=settings.batch.chunk,
-            )
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise SteelyardError(
-                f"a batch of {len(ids.documents)} passages and {len(ids.full)} queries, "
-                f"{ids.tokens:,} tokens, does not fit in memory on {self._towers.device}",
-                "lower --chunk, or add --checkpointing: neither changes what is learnt",
-            ) from error
-        rate, norm = self._update(found)
-        return {
-            "loss": float(found.loss.total),
-            "terms": {name: float(value) for name, value in found.loss.terms.items()},
-            "recall": found.recall,
-            "learning_rate": rate,
-            "regulariser": strength,
-            "gradient_norm": norm,
-            "tokens": ids.tokens,
-            "seconds": time.perf_counter() - started,
-        }
-
-    def _update(self, found: StepResult) -> tuple[float, float]:
-        """One step of AdamW; the learning rate and the norm of the gradients before it."""
-        optimiser = self._settings.optimiser
-        loss = float(found.loss.total)
-        if not math.isfinite(loss):
-            raise SteelyardError(
-                f"the loss of step {self.step} is {loss}",
-                "lower --learning-rate, or take --precision float32; the last checkpoint is kept",
-            )
-        average_gradients(self._parameters.values())
-        limit = math.inf if optimiser.gradient_norm is None else optimiser.gradient_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters.values(), limit))
-        factor = learning_rate_factor(
-            self.step, warmup=optimiser.warmup, total=optimiser.steps, floor=optimiser.floor
-        )
-        rate = optimiser.learning_rate * factor
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
-        self._optimiser.step()
-        self._optimiser.zero_grad(set_to_none=True)
-        return rate, norm
+        started = time.perf_counter()
+        report = self._optimisation.step(self.step, self._batches[self.step])
+        return {**asdict(report), "seconds": time.perf_counter() - started}
 
     def _log(self) -> AbstractContextManager[TrainingLog | None]:
         if rank() != 0:
@@ -304,8 +242,8 @@ class _Run:
     def _save(self) -> None:
         if rank() != 0:
             return
-        out = self._job.out
-        save_checkpoint(out, self.step, self._fingerprint, self._parameters, self._optimiser)
+        out, learnt = self._job.out, self._optimisation
+        save_checkpoint(out, self.step, self._fingerprint, learnt.parameters, learnt.adamw)
         write_adapter(self._adapted, out / ADAPTER, self._job.model, self._job.adapter_precision)
 
     def _report(self) -> TrainingReport:
@@ -314,7 +252,7 @@ class _Run:
             steps=self.step,
             done=self.step >= self._settings.optimiser.steps,
             adapter=out / ADAPTER,
-            parameters=sum(p.numel() for p in self._parameters.values()),
+            parameters=sum(p.numel() for p in self._optimisation.parameters.values()),
             examples=self._kinds,
             first=lines[0] if lines else {},
             last=lines[-1] if lines else {},

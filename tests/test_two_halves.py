@@ -57,7 +57,7 @@ def test_vectors_are_those_of_one_thread(
     for many in (0, 1 << 30):
         monkeypatch.setattr(tables, "_MANY_TOKENS", many)
         found.append(LookupTable(stored, scale).encode(tokens))
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(found[0], found[1])
     empty = np.diff(tokens.indptr) == 0
     assert not found[0][empty].any()
     np.testing.assert_allclose(np.linalg.norm(found[0][~empty], axis=1), 1, rtol=1e-5)

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test figures figures-peers figures-engines figures-indexing figures-llm lint format clean
+.PHONY: demo test figures figures-peers figures-engines figures-indexing figures-llm figures-training lint format clean
 
 demo: .venv/.demo
 	$(BIN)/steelyard demo
@@ -33,6 +33,12 @@ figures-llm: .venv/.dev
 	$(BIN)/steelyard bench query --pack demo/llm --precision bfloat16 --json docs/figures/llm-query.json
 	$(BIN)/steelyard bench table --model $(LLM) --json docs/figures/llm-table.json
 	$(BIN)/steelyard bench documents examples/scifact-1000 --model $(LLM) --count 32 --max-length 256 --json docs/figures/llm-documents.json
+
+# Ablations of the training recipe, and what a step costs.
+figures-training: .venv/.dev
+	$(BIN)/steelyard train data examples/scifact-1000 --held-out test --out demo/ablations.jsonl.gz
+	$(BIN)/steelyard bench training --data demo/ablations.jsonl.gz --json docs/figures/training.json
+	$(BIN)/steelyard bench ablations examples/scifact-1000 --data demo/ablations.jsonl.gz --task "Given a scientific claim, retrieve documents that support or refute the claim" --json docs/figures/ablations.json --markdown docs/figures/ablations.md
 
 # What engines do with our layer on top. Start them first, each in a terminal of its own:
 # `steelyard dev opensearch` and `steelyard dev milvus` (about 20 minutes on 2 cores).

@@ -88,21 +88,21 @@ def test_64_pairs_are_memorised(model: str, tmp_path: Path) -> None:
     """Recall@1 of every arm above .95, every term of the loss lower than at first."""
     data = [replace(example, negatives=()) for example in examples(64)]
     given = settings(
-        140,
+        160,
         adapter=AdapterSettings(rank=16, alpha=32, dropout=0),
         batch=BatchSettings(queries=64, negatives=0, document_tokens=24, query_tokens=16),
-        loss=LossSettings(kl_dense=1, kl_sparse=1),
+        optimiser=OptimiserSettings(160, 1e-2, 5),
+        loss=LossSettings(flops=3e-3, kl_dense=1, kl_sparse=1),
+        ramp=0,
     )
     job = TrainingJob(model, tmp_path / "run", given, device="cpu", save_every=1000)
     report = train_light_retriever(job, data, examples_sha256(data), SilentProgress())
     assert report.done
-    assert all(recall < 0.5 for recall in report.first["recall"].values())
+    assert all(recall < 0.2 for recall in report.first["recall"].values())
     assert all(recall > 0.95 for recall in report.last["recall"].values()), report.last
-    lines = read_log(tmp_path / "run")
-    # The regulariser starts at nothing: its own size is what is pushed down.
-    first = {**lines[0]["terms"], "flops": lines[12]["terms"]["flops"]}
+    assert len(report.first["terms"]) == 6
     for name, value in report.last["terms"].items():
-        assert value < first[name], name
+        assert value < 0.6 * report.first["terms"][name], name
 
 
 def test_the_adapter_is_served_as_it_was_trained(model: str, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test example-shards figures figures-peers figures-engines figures-indexing figures-llm lint format clean
+.PHONY: demo test example-shards figures figures-peers figures-engines figures-indexing figures-llm figures-training lint format clean
 
 demo: .venv/.demo
 	$(BIN)/steelyard demo
@@ -46,6 +46,12 @@ example-shards: .venv/.dev
 	$(BIN)/steelyard index $(SUBSET) --shards demo/smollm2-shards --to 'milvus-lite:demo/smollm2-full.db?name=smollm2'
 	$(BIN)/steelyard eval $(SUBSET) --to 'milvus-lite:demo/smollm2-full.db?name=smollm2' --systems full --candidates 100 --runs demo/smollm2-runs
 	gzip -9nc demo/smollm2-runs/full.trec > $(ADAPTER)/full.trec.gz
+
+# Ablations of the training recipe, and what a step costs.
+figures-training: .venv/.dev
+	$(BIN)/steelyard train data examples/scifact-1000 --held-out test --out demo/ablations.jsonl.gz
+	$(BIN)/steelyard bench training --data demo/ablations.jsonl.gz --json docs/figures/training.json
+	$(BIN)/steelyard bench ablations examples/scifact-1000 --data demo/ablations.jsonl.gz --task "Given a scientific claim, retrieve documents that support or refute the claim" --json docs/figures/ablations.json --markdown docs/figures/ablations.md
 
 # What engines do with our layer on top. Start them first, each in a terminal of its own:
 # `steelyard dev opensearch` and `steelyard dev milvus` (about 20 minutes on 2 cores).

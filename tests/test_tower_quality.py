@@ -15,6 +15,7 @@ from steelyard.encoders.causal.build import BuildJob, build_pack
 from steelyard.encoders.causal.tower import CausalEncoder
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import InputError
+from steelyard.eval.ablations.variants import VARIANTS
 from steelyard.eval.evaluate import evaluate
 from steelyard.eval.systems import parse_systems
 from steelyard.eval.tower_quality import SYSTEMS, TowerJudge
@@ -24,6 +25,8 @@ from steelyard.plugin.exact import ExactIndex
 from steelyard.plugin.fusion import Fusion
 from steelyard.plugin.quantise import quantise
 from steelyard.progress import SilentProgress
+from steelyard.training.lora import add_adapter
+from steelyard.training.settings import AdapterSettings
 from steelyard.types import EncodedDocuments
 from tests.conftest import scifact_lines
 from tests.test_training_blocks import towers_of
@@ -188,6 +191,26 @@ def test_reading_leaves_the_tower_as_it_was(collection: Path, model: str) -> Non
     assert towers.backbone.training
     np.testing.assert_array_equal(found.light, expected.light)
     assert towers.light([[300, 301]]).requires_grad
+
+
+@pytest.mark.parametrize("name", ["full", "document-bag", "embedding-layer", "one-layer"])
+def test_an_adapter_in_half_precision(name: str, collection: Path, model: str) -> None:
+    """Frozen weights in bfloat16, the adapter in float32: the vectors are near the exact ones."""
+    judged = read_judged_collection(collection)
+    settings = ReadingSettings(TASK, LENGTH)
+    made = []
+    for precision in ("float32", "bfloat16"):
+        tower = CausalEncoder(model, precision=precision, device="cpu")
+        add_adapter(tower.model.backbone, AdapterSettings(rank=2))
+        VARIANTS[name].prepare(tower.model.backbone)
+        towers = VARIANTS[name].towers(towers_of(tower, TASK))
+        made.append(read_with(towers, tower.tokens, judged, settings, SILENT))
+    exact, half = made
+    for part in ("dense", "light", "full"):
+        cosines = (getattr(exact, part) * getattr(half, part)).sum(axis=1)
+        assert cosines.min() > 0.99, part
+        assert not np.array_equal(getattr(exact, part), getattr(half, part))
+    assert half.flops == pytest.approx(exact.flops, rel=0.05)
 
 
 def test_only_queries_that_can_be_answered(collection: Path, tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def ablations(
     document_tokens: DocumentTokensOption = 96,
     query_tokens: QueryTokensOption = 48,
     learning_rate: Annotated[float, typer.Option(help="Its peak.")] = 5e-4,
+    dropout: Annotated[float, typer.Option(help="Of LoRA; drawing it takes time.")] = 0.0,
     first_layer: Annotated[
         int, typer.Option(min=0, help="Layers below this one are left as they are: faster.")
     ] = 0,
@@ -91,7 +92,7 @@ def ablations(
     prompt = PROMPT_TEMPLATE.replace("{task}", task)
     training = TrainingSettings(
         prompt=prompt,
-        adapter=AdapterSettings(first_layer=first_layer),
+        adapter=AdapterSettings(dropout=dropout, first_layer=first_layer),
         batch=BatchSettings(batch, negatives, document_tokens, query_tokens, chunk),
         optimiser=OptimiserSettings(steps, learning_rate, warmup=steps // 10),
         loss=LossSettings(kl_dense=1.0, kl_sparse=1.0),
@@ -148,7 +149,7 @@ def training(
     ] = None,
     json: JsonOption = None,
 ) -> None:
-    """Training steps and their memory: GradCache and shared blocks against the plain way."""
+    """Training steps: GradCache, shared blocks, checkpointing against the plain way."""
     from steelyard.encoders.causal.build import PROMPT_TEMPLATE
     from steelyard.eval.bench.machine import machine
     from steelyard.eval.bench.training import TrainingSetting, bench_training

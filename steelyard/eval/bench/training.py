@@ -1,4 +1,4 @@
-"""Training steps a second, and their memory: chunks and shared blocks against the plain way.
+"""Training steps and their memory: chunks, shared blocks, checkpointing against the plain way.
 
 Each contender is a process of its own with the same model, adapter, batch and seed. All are open
 at once and take turns, a step each, so that a busy machine slows all of them alike. They must come
@@ -60,11 +60,13 @@ class Way:
         chunks: by chunks, with GradCache; False holds the whole batch's activations.
         share_blocks: reads each different query token once; False gives every query a sequence
             with a prompt of its own.
+        checkpointing: holds activations of layers' borders only, and computes the rest again.
     """
 
     name: str
     chunks: bool
     share_blocks: bool
+    checkpointing: bool = False
 
 
 WAYS = (
@@ -72,6 +74,7 @@ WAYS = (
     Way("GradCache", chunks=True, share_blocks=False),
     Way("shared blocks", chunks=False, share_blocks=True),
     Way("both", chunks=True, share_blocks=True),
+    Way("checkpointing", chunks=False, share_blocks=False, checkpointing=True),
 )
 
 

@@ -24,7 +24,7 @@ from steelyard.training.losses import LossSettings
 from steelyard.training.settings import AdapterSettings, BatchSettings, TrainingSettings
 from steelyard.training.step import backward
 from steelyard.training.tokenised import tokenise
-from steelyard.training.trainer import towers_of
+from steelyard.training.trainer import checkpoint_activations, towers_of
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -48,6 +48,7 @@ class Contender:
             query_tokens=setting.query_tokens,
             chunk=setting.chunk if way.chunks else None,
             share_blocks=way.share_blocks,
+            checkpointing=way.checkpointing,
         )
         settings = TrainingSettings(
             prompt=setting.prompt,
@@ -59,6 +60,8 @@ class Contender:
         encoder.model.head.requires_grad_(requires_grad=False)
         add_adapter(encoder.model.backbone, settings.adapter)
         encoder.model.backbone.train()
+        if lengths.checkpointing:
+            checkpoint_activations(encoder.model.backbone)
         self._towers, self._settings = towers_of(encoder, settings), settings
         self._ids = tokenise(
             Batch(setting.queries, setting.passages), encoder.tokens, setting.prompt, lengths

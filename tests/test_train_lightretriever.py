@@ -148,11 +148,12 @@ def test_a_stopped_run_ends_as_one_that_was_not(model: str, tmp_path: Path) -> N
 
 def test_chunks_do_not_change_what_is_learnt(model: str, tmp_path: Path) -> None:
     plain = settings(3, adapter=AdapterSettings(rank=4, alpha=8, dropout=0))
-    for name, changes in {
+    ways: dict[str, dict[str, Any]] = {
         "whole": {"share_blocks": False},
         "chunks": {"chunk": 3},
         "checkpointing": {"checkpointing": True},
-    }.items():
+    }
+    for name, changes in ways.items():
         given = replace(plain, batch=replace(plain.batch, **changes))
         train(model, tmp_path / name, given, adapter_precision="float32")
     whole = weights(tmp_path / "whole")

@@ -64,12 +64,12 @@ def add_adapter(backbone: Any, settings: AdapterSettings, seed: int = 0) -> Any:
         adapted = PeftModel(backbone, config)
     finally:
         torch.set_rng_state(state)
-    module: Any
     for module in backbone.modules():
         if isinstance(module, BaseTunerLayer):
             # Inputs would be copied to the adapter's float32 for every layer: autocast casts the
             # small adapter instead.
-            module.cast_input_dtype_enabled = False
+            layer: Any = module
+            layer.cast_input_dtype_enabled = False
     return adapted
 
 

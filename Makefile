@@ -43,6 +43,7 @@ example-shards: .venv/.dev
 	rm -rf $(ADAPTER)/shards demo/smollm2-shards demo/smollm2-full.db*
 	$(BIN)/steelyard encode-documents $(SUBSET) --shards demo/smollm2-shards
 	cp -r demo/smollm2-shards $(ADAPTER)/shards
+	rm -f $(ADAPTER)/shards/.lock $(ADAPTER)/shards/job.json $(ADAPTER)/shards/report.json
 	$(BIN)/steelyard index $(SUBSET) --shards demo/smollm2-shards --to 'milvus-lite:demo/smollm2-full.db?name=smollm2'
 	$(BIN)/steelyard eval $(SUBSET) --to 'milvus-lite:demo/smollm2-full.db?name=smollm2' --systems full --candidates 100 --runs demo/smollm2-runs
 	gzip -9nc demo/smollm2-runs/full.trec > $(ADAPTER)/full.trec.gz

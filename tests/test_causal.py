@@ -179,7 +179,9 @@ def test_a_killed_build_goes_on(
 ) -> None:
     """Rows that were finished are not made again, and the pack is the same to the bit."""
     monkeypatch.setattr(build, "CHUNK_ROWS", 100)
-    whole = build_pack(_job(folder), tmp_path / "whole", SilentProgress(), work=tmp_path / "a")
+    whole = build_pack(
+        _job(folder, all_rows=True), tmp_path / "whole", SilentProgress(), work=tmp_path / "a"
+    )
     made: list[int] = []
     real = TableRows.rows
 
@@ -191,7 +193,9 @@ def test_a_killed_build_goes_on(
 
     monkeypatch.setattr(TableRows, "rows", killed)
     with pytest.raises(KeyboardInterrupt):
-        build_pack(_job(folder), tmp_path / "again", SilentProgress(), work=tmp_path / "b")
+        build_pack(
+            _job(folder, all_rows=True), tmp_path / "again", SilentProgress(), work=tmp_path / "b"
+        )
     assert not (tmp_path / "again").exists()
     (damaged, *_) = sorted((tmp_path / "b").glob("*/*.npy"))
     damaged.write_bytes(damaged.read_bytes()[:50])
@@ -202,7 +206,9 @@ def test_a_killed_build_goes_on(
         return real(self, ids, advance)
 
     monkeypatch.setattr(TableRows, "rows", counted)
-    again = build_pack(_job(folder), tmp_path / "again", SilentProgress(), work=tmp_path / "b")
+    again = build_pack(
+        _job(folder, all_rows=True), tmp_path / "again", SilentProgress(), work=tmp_path / "b"
+    )
     assert again.pack_id == whole.pack_id
     assert seen[:2] == [0, 400]
     assert list((tmp_path / "b").iterdir()) == []
@@ -431,7 +437,9 @@ def test_rows_that_are_not_finite(folder: Path, tmp_path: Path) -> None:
     weights["model.embed_tokens.weight"][300] = torch.nan
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(SteelyardError, match=r"1 of .* rows are NaN or infinite.*token 300"):
-        build_pack(_job(broken), tmp_path / "pack", SilentProgress(), work=tmp_path / "w")
+        build_pack(
+            _job(broken, all_rows=True), tmp_path / "pack", SilentProgress(), work=tmp_path / "w"
+        )
 
 
 def test_a_missing_bos_takes_a_spare_row_or_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         open_corpus(whole), QueryEncoder.load(small), SilentProgress(),
         EncodeSettings(shards=folder / "small-shards", shard_documents=16),
     ))  # fmt: skip
-    model = write_model(folder / "model")
+    model = write_model(folder / "causal")
     adapter = _adapter(model, folder / "adapter")
     corpus = _collection(folder / "subset", DOCUMENTS)
     pack, to = folder / "pack", f"milvus-lite://{folder / 'full.db'}?name=full"

@@ -121,3 +121,27 @@ def test_the_hash_sees_every_text_and_their_order() -> None:
     }
     assert len(hashes) == 4
     assert examples_sha256(_examples(3)) in hashes
+
+
+def test_two_answers_of_one_query_are_never_each_others_negatives() -> None:
+    """As with queries that have several judged documents."""
+    examples = [
+        TrainingExample(f"query {query}", _passage(10 * query + part), kind="judged")
+        for query in range(20)
+        for part in range(2)
+    ]
+    batches = Batches(examples, queries=6, negatives=3)
+    for step in range(40):
+        batch = batches[step]
+        asked = [int(query.removeprefix("query ")) for query in batch.queries]
+        assert len(set(asked)) == 6
+        answered = _documents(batch) // 10
+        assert answered[:, 0].tolist() == asked
+        assert not set(answered[:, 1:].ravel().tolist()) & set(asked)
+
+
+def test_no_batch_can_be_made() -> None:
+    """Four positives, but all answer one query."""
+    examples = [TrainingExample("query", _passage(number)) for number in range(4)]
+    with pytest.raises(InputError, match="no batch of 2 queries can be made of 4 examples"):
+        Batches(examples, queries=2, negatives=0)[0]

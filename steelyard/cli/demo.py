@@ -113,8 +113,8 @@ def demo(
             console.print(f"\n[bold green]{text}[/bold green]")
             print_answer(searcher.search(text, 3, feedback=FEEDBACK_DOCUMENTS))
     shown = None
-    example = shipped_example()
-    if llm and corpus is None and example.adapter.exists():
+    example = shipped_example() if llm and corpus is None and model == MODEL else None
+    if example is not None and example.adapter.exists():
         _step(5, f"a language model, trained here, beside it: {example.corpus.name}")
         missing = why_not(example)
         if missing is None:

@@ -79,7 +79,9 @@ def lightretriever(
         list[str] | None,
         typer.Option(metavar="KIND=N", help="Examples of a kind N times an epoch; 0: never."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Of everything that is drawn.")
+    ] = 0,
     cased: Annotated[bool, typer.Option("--cased", help="Keep the case of texts.")] = False,
     precision: CausalPrecisionOption = "auto",
     device: DeviceOption = None,
@@ -113,7 +115,7 @@ def lightretriever(
         OptimiserSettings,
         TrainingSettings,
     )
-    from steelyard.training.trainer import TrainingJob, forget_run, train_light_retriever
+    from steelyard.training.trainer import TrainingJob, train_light_retriever
 
     lengths = integers(mrl_dims, "--mrl-dims", example="128,256,576", least=1) if mrl_dims else []
     settings = TrainingSettings(
@@ -148,6 +150,7 @@ def lightretriever(
         minutes=minutes,
         tensorboard=tensorboard,
         source=data.name,
+        overwrite=overwrite,
     )
     progress = RichProgress()
     mapping = FieldMapping.parse(id=id, title=title, text=text)
@@ -156,8 +159,6 @@ def lightretriever(
         examples = repeated(examples, _times(repeat or []))
     if bad:
         progress.say(f"{len(bad):,} bad lines, first: {bad[0]}")
-    if overwrite:
-        forget_run(out)
     with stop_signals() as signals:
         report = train_light_retriever(
             job, examples, examples_sha256(examples), progress, wanted=signals.wanted
@@ -208,7 +209,7 @@ def _shown(report: TrainingReport) -> dict[str, Any]:
         if line:
             recall = ", ".join(f"{arm} {share:.2f}" for arm, share in line["recall"].items())
             shown[name] = f"loss {line['loss']:.3f}; recall in the batch: {recall}"
-    if report.steps:
-        shown["speed"] = f"{report.steps / report.seconds:.3f} steps/s"
+    if report.seconds:
+        shown["speed"] = f"{report.timed_steps / report.seconds:.3f} steps/s"
     shown["adapter"] = str(report.adapter)
     return shown

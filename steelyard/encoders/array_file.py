@@ -14,7 +14,7 @@ def read_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32] | None
     """A float32 array that an earlier run left; None where it is missing, damaged or another's."""
     try:
         array: NDArray[np.float32] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # damage makes NumPy raise whatever it comes upon
         return None
     return array if array.shape == shape and array.dtype == np.float32 else None
 

@@ -265,6 +265,15 @@ class _Bench:
                 "index the same corpus in both",
             )
 
+        if isinstance(index, ExactIndex) and isinstance(sparse, ExactIndex):
+            apart = set(index.find()) ^ set(sparse.find())
+            if apart:
+                raise InputError(
+                    f"system {plan.name!r}: {len(apart):,} documents are in one arm's index only, "
+                    f"{min(apart)!r} among them",
+                    "index the same corpus in both",
+                )
+
     def _settings(
         self, plan: SystemPlan, encoded: PackQueries, fusion: Fusion, index: SearchIndex
     ) -> dict[str, Any]:

@@ -42,9 +42,9 @@ class Batch:
 class Batches:
     """Examples in batches, epoch after epoch.
 
-    Every epoch is shuffled anew. Two examples with the same positive do not meet in a batch, nor
-    does a negative come in that is another's positive there, if the example has others: each would
-    teach that an answer is none.
+    Every epoch is shuffled anew. A batch holds no answer to any of its queries but their own
+    positives: each would teach that an answer is none. So two examples of one query, or with the
+    same positive, do not meet; nor is a negative taken that answers a query of the batch.
 
     Args:
         examples: at least as many, with different positives, as a batch has queries.
@@ -68,6 +68,9 @@ class Batches:
                 f"batch has {queries} queries",
                 "make more examples, or the batch smaller",
             )
+        self._answers: dict[str, set[str]] = {}
+        for example in examples:
+            self._answers.setdefault(example.query, set()).add(_key(example.positive))
         self._epoch, self._order = -1, list[list[int]]()
         self._first_step = 0
 
@@ -90,13 +93,16 @@ class Batches:
         while len(ahead) + len(waiting) >= self._queries:
             batch: list[int] = []
             positives: set[str] = set()
+            answers: set[str] = set()
             again: list[int] = []
             for index in chain(_taken(waiting), _taken(ahead)):
                 key = _key(self._examples[index].positive)
-                if key in positives:
+                own = self._answers[self._examples[index].query]
+                if key in answers or not own.isdisjoint(positives):
                     again.append(index)
                     continue
                 positives.add(key)
+                answers |= own
                 batch.append(index)
                 if len(batch) == self._queries:
                     break
@@ -104,39 +110,45 @@ class Batches:
             if len(batch) < self._queries:
                 break
             made.append(batch)
+        if not made:
+            raise InputError(
+                f"no batch of {self._queries} queries can be made of {len(self._examples)} "
+                f"examples without one's answer being another's",
+                "make the batch smaller, or give more examples",
+            )
         return made
 
     def _filled(self, chosen: list[TrainingExample], rng: np.random.Generator) -> Batch:
-        positives = {_key(example.positive) for example in chosen}
+        answers = set().union(*(self._answers[example.query] for example in chosen))
         passages: list[str] = []
         for example in chosen:
             passages.append(example.positive.content)
-            passages += self._hard(example, positives, rng)
+            passages += self._hard(example, answers, rng)
         return Batch([example.query for example in chosen], passages)
 
     def _hard(
-        self, example: TrainingExample, positives: set[str], rng: np.random.Generator
+        self, example: TrainingExample, answers: set[str], rng: np.random.Generator
     ) -> list[str]:
-        known = [n for n in example.negatives if _key(n) not in positives]
+        known = [n for n in example.negatives if _key(n) not in answers]
         drawn = rng.permutation(len(known))[: self._negatives]
         found = [known[i].content for i in drawn]
         if len(found) < self._negatives:
-            found += self._random(self._negatives - len(found), example, positives, rng)
+            found += self._random(self._negatives - len(found), example, answers, rng)
         return found
 
     def _random(
         self,
         count: int,
         example: TrainingExample,
-        positives: set[str],
+        answers: set[str],
         rng: np.random.Generator,
     ) -> list[str]:
-        """Other examples' positives, none of this batch."""
+        """Other examples' positives, none of which answers a query of this batch."""
         hard = {_key(negative) for negative in example.negatives}
         found: list[str] = []
         for place in rng.permutation(len(self._passages)):
             passage = self._passages[place]
-            if _key(passage) not in positives and _key(passage) not in hard:
+            if _key(passage) not in answers and _key(passage) not in hard:
                 found.append(passage.content)
             if len(found) == count:
                 return found

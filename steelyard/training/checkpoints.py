@@ -114,4 +114,5 @@ def load_checkpoint(
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return sorted((folder / FOLDER).glob("step-*"))
+    found = (folder / FOLDER).glob("step-*")
+    return sorted(found, key=lambda place: (len(place.name), place.name))

@@ -97,17 +97,21 @@ def _go_back(found: tuple[torch.Tensor, ...], gradients: Sequence[torch.Tensor |
 
 @dataclass(frozen=True, slots=True)
 class _RandomState:
-    """What dropout draws from, on the CPU and the current GPU."""
+    """What dropout draws from, on the CPU and on every accelerator of this process."""
 
     cpu: torch.Tensor
-    gpu: torch.Tensor | None
+    gpus: list[torch.Tensor]
+    mps: torch.Tensor | None
 
     @classmethod
     def now(cls) -> _RandomState:
-        gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-        return cls(torch.get_rng_state(), gpu)
+        gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+        return cls(torch.get_rng_state(), gpus, mps)
 
     def restore(self) -> None:
         torch.set_rng_state(self.cpu)
-        if self.gpu is not None:
-            torch.cuda.set_rng_state(self.gpu)
+        if self.gpus:
+            torch.cuda.set_rng_state_all(self.gpus)
+        if self.mps is not None:
+            torch.mps.set_rng_state(self.mps)

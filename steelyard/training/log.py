@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from steelyard.encoders.whole_file import whole_file
 from steelyard.errors import needs_extra
 
 LOG = "log.jsonl"
@@ -29,9 +30,9 @@ class TrainingLog:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / LOG
         kept = [line for line in read_log(folder) if line["step"] < steps_done]
-        self._stream = path.open("w", encoding="utf-8")
-        for line in kept:
-            self._stream.write(json.dumps(line) + "\n")
+        with whole_file(path) as stream:
+            stream.write("".join(json.dumps(line) + "\n" for line in kept).encode())
+        self._stream = path.open("a", encoding="utf-8")
         self._board = None
         if tensorboard:
             with needs_extra("tensorboard"):

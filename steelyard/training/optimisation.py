@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from steelyard.encoders.causal.tokens import CausalTokenizer
-from steelyard.errors import SteelyardError
+from steelyard.errors import InputError, SteelyardError
 from steelyard.training.batches import Batch
 from steelyard.training.gather import average_gradients, rank, world_size
 from steelyard.training.lora import trained_parameters
@@ -50,6 +50,9 @@ class Optimisation:
         tokens: their tokenizer.
         settings: all but those of the adapter, which is there.
 
+    Raises:
+        InputError: weights in float16.
+
     Attributes:
         parameters: what learns, by name.
         adamw: the optimiser.
@@ -58,6 +61,11 @@ class Optimisation:
     def __init__(
         self, towers: Towers, tokens: CausalTokenizer, settings: TrainingSettings
     ) -> None:
+        if towers.head.weight.dtype == torch.float16:
+            raise InputError(
+                "weights in float16: the regulariser's gradients are too small for it",
+                "take --precision bfloat16 or float32",
+            )
         towers.head.requires_grad_(requires_grad=False)
         towers.backbone.train()
         self._towers, self._tokens, self._settings = towers, tokens, settings
@@ -122,6 +130,11 @@ class Optimisation:
         average_gradients(parameters)
         limit = math.inf if chosen.gradient_norm is None else chosen.gradient_norm
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+        if not math.isfinite(norm):
+            raise SteelyardError(
+                f"the norm of the gradients of step {number} is {norm}",
+                "lower --learning-rate, or take --precision float32; the last checkpoint is kept",
+            )
         factor = learning_rate_factor(
             number, warmup=chosen.warmup, total=chosen.steps, floor=chosen.floor
         )

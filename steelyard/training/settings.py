@@ -50,7 +50,7 @@ class BatchSettings:
         queries: of all processes together.
         negatives: hard negatives of each query.
         document_tokens: documents are cut to this, bos and eos included.
-        query_tokens: queries are cut to this; the full query has its prompt on top.
+        query_tokens: queries are cut to this, specials and prompt aside.
         chunk: texts that activations are held of at a time (GradCache); None: the whole batch.
         share_blocks: read each different query token of a chunk once.
         checkpointing: hold the activations of layers' borders only, and compute the rest again.
@@ -154,5 +154,8 @@ class TrainingSettings:
         Args:
             others: of the model and of the data.
         """
-        parts = [canonical_json(self.to_json()).decode(), *others]
+        value = self.to_json()
+        for name in ("chunk", "checkpointing"):  # how a batch goes through memory, not what it is
+            del value["batch"][name]
+        parts = [canonical_json(value).decode(), *others]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -44,7 +44,7 @@ def tokenise(
         prompt: before full queries.
         settings: lengths.
     """
-    limit = settings.query_tokens
+    limit = settings.query_tokens + 2  # the query alone is cut, as at serving
     spaced = [" " + query for query in batch.queries]
     before = len(tokens.prompt_ids(prompt)) - 1  # the full query's bos is counted already
     return TokenisedBatch(

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from steelyard.encoders.causal.tower import CausalEncoder
 from steelyard.encoders.folder_lock import locked_folder
 from steelyard.encoders.whole_file import whole_file
@@ -25,7 +27,7 @@ from steelyard.training.batches import Batches
 from steelyard.training.checkpoints import FOLDER as CHECKPOINTS
 from steelyard.training.checkpoints import load_checkpoint, save_checkpoint
 from steelyard.training.data.triples import TrainingExample
-from steelyard.training.gather import anywhere, rank, world_size
+from steelyard.training.gather import anywhere, gather, rank, world_size
 from steelyard.training.log import LOG, TENSORBOARD, TrainingLog, read_log
 from steelyard.training.lora import add_adapter, write_adapter
 from steelyard.training.optimisation import Optimisation
@@ -52,6 +54,7 @@ class TrainingJob:
         tensorboard: also log for TensorBoard.
         adapter_precision: dtype of the written adapter.
         source: name of the data, for the report.
+        overwrite: forget the run that is in the folder, once this one could start.
     """
 
     model: str
@@ -65,6 +68,7 @@ class TrainingJob:
     tensorboard: bool = False
     adapter_precision: str = "float16"
     source: str = ""
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,8 @@ class TrainingReport:
         model, weights: the base model and the hash of its weights.
         data: name and hash of the examples.
         processes: that trained together.
-        seconds: of all steps, checkpoints and loading aside.
+        seconds: of the logged steps, checkpoints and loading aside.
+        timed_steps: how many those are.
     """
 
     steps: int
@@ -98,6 +103,7 @@ class TrainingReport:
     data: dict[str, str]
     processes: int
     seconds: float
+    timed_steps: int
 
     def to_json(self) -> dict[str, Any]:
         """All of it."""
@@ -199,9 +205,19 @@ class _Run:
         self._optimisation = Optimisation(self._towers, encoder.tokens, settings)
         self._data = {"name": job.source, "sha256": data_sha256}
         self._fingerprint = settings.fingerprint(self._weights, data_sha256)
+        if job.overwrite:
+            if rank() == 0:
+                forget_run(job.out)
+            anywhere(False, self._towers.device)  # the others look after that
         self.step = load_checkpoint(
             job.out, self._fingerprint, self._optimisation.parameters, self._optimisation.adamw
         )
+        steps = gather(torch.tensor([self.step], device=self._towers.device)).tolist()
+        if len(set(steps)) > 1:
+            raise InputError(
+                f"the processes stand at steps {', '.join(map(str, steps))}",
+                "give an --out that all machines share",
+            )
 
     def train(
         self, progress: Progress, wanted: Callable[[], BaseException | None]
@@ -224,6 +240,7 @@ class _Run:
                     self._save()
                     progress.say(_told(self.step, total, values))
                 if error is not None:
+                    self._report()
                     raise error
                 if stop:
                     break
@@ -243,8 +260,9 @@ class _Run:
         if rank() != 0:
             return
         out, learnt = self._job.out, self._optimisation
-        save_checkpoint(out, self.step, self._fingerprint, learnt.parameters, learnt.adamw)
+        # The adapter first: a run whose last checkpoint is there has nothing more to write.
         write_adapter(self._adapted, out / ADAPTER, self._job.model, self._job.adapter_precision)
+        save_checkpoint(out, self.step, self._fingerprint, learnt.parameters, learnt.adamw)
 
     def _report(self) -> TrainingReport:
         out, lines = self._job.out, read_log(self._job.out)
@@ -262,6 +280,7 @@ class _Run:
             data=self._data,
             processes=world_size(),
             seconds=sum(line["seconds"] for line in lines),
+            timed_steps=len(lines),
         )
         if rank() == 0:
             with whole_file(out / REPORT) as stream:

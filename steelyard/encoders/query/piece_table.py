@@ -7,10 +7,12 @@ its own key, two 64-bit numbers, so that comparing keys is comparing texts.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import RLock
 from typing import TypeAlias
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,6 +173,19 @@ def _of_another(
     return other
 
 
+_TABLES: WeakSet[PieceTable] = WeakSet()
+
+
+def _after_fork() -> None:
+    """In a child: a lock that another thread held is never let go, its work perhaps half done."""
+    for table in list(_TABLES):
+        table.free_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class PieceTable:
     """Token ids of pieces, bounded; safe to use from many threads.
 
@@ -182,10 +197,19 @@ class PieceTable:
         self._limit = limit
         self._lock = RLock()
         self.clear()
+        _TABLES.add(self)
 
     def __len__(self) -> int:
         """Pieces that are known."""
         return self._known
+
+    def free_lock(self) -> None:
+        """Forget everything if a thread that is no more holds the lock."""
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+        else:
+            self._lock = RLock()
+            self.clear()
 
     def clear(self) -> None:
         """Forget everything."""

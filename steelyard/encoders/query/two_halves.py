@@ -51,4 +51,5 @@ class TwoHalves:
         try:
             return self._pool.submit(work)
         except RuntimeError:
+            self._pool = None  # with what it has queued: it must not run later
             return None

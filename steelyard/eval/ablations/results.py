@@ -76,8 +76,11 @@ def read_finished(path: Path | None, study: dict[str, Any]) -> list[AblationRun]
             FORMAT,
         ):
             raise ValueError("no result of 'steelyard bench ablations'")
-        there, runs = value["study"], [_read(one, str(path)) for one in value["runs"]]
-    except (ValueError, KeyError, TypeError, RecursionError, PackError) as error:
+        there = value["study"]
+        if not isinstance(there, dict):
+            raise ValueError("its study is no object")
+        runs = [_read(one, str(path)) for one in value["runs"]]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, PackError) as error:
         raise InputError(f"{path}: {error}", "name another --json, or remove the file") from error
     ours = json.loads(json.dumps(study))
     if there != ours:

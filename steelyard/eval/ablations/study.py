@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import json
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -68,10 +70,21 @@ def described(
         "collection": collection.judged.name,
         "documents": len(collection.documents),
         "queries": [query.id for query in collection.judged.queries],
+        "texts": _texts_sha256(collection),
         "data": data,
         "training": {**job.training.to_json(), "seed": None},
         "reading": asdict(job.reading),
     }
+
+
+def _texts_sha256(collection: JudgedCollection) -> str:
+    """Of documents, queries and judgements."""
+    judged = collection.judged
+    texts = [
+        [[document.id, document.content] for document in collection.documents],
+        [[query.id, query.text, judged.qrels.get(query.id)] for query in judged.queries],
+    ]
+    return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
 
 
 class AblationStudy:

@@ -92,7 +92,16 @@ def means(runs: Sequence[AblationRun], variant: str) -> dict[str, float]:
     }
 
 
+def _of_shared_seeds(runs: Sequence[AblationRun], variant: str) -> list[AblationRun]:
+    """Those that a variant has in common with the recipe; it is trained once without any."""
+    if not VARIANTS[variant].trained:
+        return list(runs)
+    seeds = [{run.seed for run in runs if run.variant == name} for name in (variant, FULL)]
+    return [run for run in runs if run.seed in seeds[0] & seeds[1]]
+
+
 def _table(runs: Sequence[AblationRun], variant: str) -> AblationTable:
+    runs = _of_shared_seeds(runs, variant)
     ours, whole = means(runs, variant), means(runs, FULL)
     rows = []
     for system in SHOWN:

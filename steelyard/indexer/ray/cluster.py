@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from steelyard.errors import InputError, SteelyardError, first_line, needs_extra
+from steelyard.indexer.ray.fault_handlers import kept_fault_handlers
 from steelyard.indexer.ray.settings import RaySettings
 
 with needs_extra("ray"):
@@ -34,7 +35,8 @@ def connected(settings: RaySettings) -> Iterator[None]:
     else:
         options["address"] = settings.address
     try:
-        ray.init(**options)
+        with kept_fault_handlers():
+            ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise SteelyardError(
             f"no Ray cluster at {settings.address or 'this machine'}: {first_line(error)}",
@@ -43,7 +45,8 @@ def connected(settings: RaySettings) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        with kept_fault_handlers():
+            ray.shutdown()
 
 
 def actor_count(settings: RaySettings) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from steelyard.encoders.causal.tower import CausalEncoder
 from steelyard.errors import InputError, SteelyardError
@@ -230,11 +231,55 @@ def test_a_signal_stops_the_command_and_the_same_goes_on(model: str, tmp_path: P
 
 def test_a_folder_holds_one_run(model: str, tmp_path: Path) -> None:
     train(model, tmp_path / "run", settings(2))
-    with pytest.raises(InputError, match="other settings, another model or other data"):
+    with pytest.raises(InputError, match="other settings, another model, data or first adapter"):
         train(model, tmp_path / "run", settings(2, seed=1))
     command = _command(model, tmp_path, "run", "--steps", "2")
     assert subprocess.run(command, capture_output=True, check=False).returncode == 2
     subprocess.run([*command, "--overwrite"], capture_output=True, check=True)
+
+
+def test_a_run_begins_with_an_adapter(model: str, tmp_path: Path) -> None:
+    """What was learnt is what is learnt on; another shape, or no adapter, is refused."""
+    first = train(model, tmp_path / "first", settings(6))
+    still = settings(1, optimiser=OptimiserSettings(1, 1e-12, 0))
+    begun = str(first.adapter)
+    report = train(model, tmp_path / "second", still, init_adapter=begun)
+    assert apart(weights(tmp_path / "second"), weights(tmp_path / "first")) == 0
+    scratch = train(model, tmp_path / "third", still)
+    assert report.first["loss"] < scratch.first["loss"]
+    assert (report.init_adapter is None, scratch.init_adapter) == (False, None)
+    for changed, told in (
+        (AdapterSettings(rank=8, alpha=8), "alpha 8 and rank 4, the run 8 and 8"),
+        (AdapterSettings(rank=4, alpha=8, first_layer=1), "first_layer|--first-layer"),
+    ):
+        given = replace(still, adapter=changed)
+        with pytest.raises(InputError, match=told):
+            train(model, tmp_path / "other", given, init_adapter=begun)
+    # A run that began otherwise does not go on; none writes over what it begins with.
+    with pytest.raises(InputError, match="first adapter"):
+        train(model, tmp_path / "second", still)
+    with pytest.raises(InputError, match="lies in the run's own folder"):
+        train(model, tmp_path / "first", still, init_adapter=begun, overwrite=True)
+    # Written for the whole model it is the same; scaled otherwise it is not.
+    whole = tmp_path / "whole"
+    shutil.copytree(first.adapter, whole)
+    renamed = {
+        name.replace("base_model.model.", "base_model.model.model.", 1): value
+        for name, value in weights(tmp_path / "first").items()
+    }
+    save_file(renamed, str(whole / WEIGHTS))
+    train(model, tmp_path / "fifth", still, init_adapter=str(whole))
+    assert apart(weights(tmp_path / "fifth"), weights(tmp_path / "first")) == 0
+    config = whole / "adapter_config.json"
+    config.write_text(
+        json.dumps({**json.loads(config.read_text()), "use_rslora": True}), encoding="utf-8"
+    )
+    with pytest.raises(InputError, match="scaled by use_rslora"):
+        train(model, tmp_path / "sixth", still, init_adapter=str(whole))
+    damaged = first.adapter / WEIGHTS
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with pytest.raises(InputError, match=f"cannot read .*{WEIGHTS}"):
+        train(model, tmp_path / "fourth", still, init_adapter=begun)
 
 
 def test_half_precision_learns_in_float32(model: str, tmp_path: Path) -> None:

@@ -186,12 +186,12 @@ def table(
     json: JsonOption = None,
 ) -> None:
     """Table building against reading the prompt anew for every token."""
-    from steelyard.encoders.causal.build import PROMPT_TEMPLATE
+    from steelyard.encoders.causal.build import prompt_of
     from steelyard.encoders.causal.tower import CausalEncoder
     from steelyard.eval.bench.causal import bench_table
 
     tower = CausalEncoder(model, adapter=adapter, precision=precision, device=device)
-    result = bench_table(tower, PROMPT_TEMPLATE.replace("{task}", task), rows)
+    result = bench_table(tower, prompt_of(task), rows)
     title = f"{result.rows:,} rows, prompt of {result.prompt_tokens} tokens, {result.precision}"
     print_rows(
         title,

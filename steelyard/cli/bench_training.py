@@ -69,7 +69,7 @@ def ablations(
 
     A run is written to --json when it is done; the same command goes on from there.
     """
-    from steelyard.encoders.causal.build import PROMPT_TEMPLATE
+    from steelyard.encoders.causal.build import prompt_of
     from steelyard.eval.ablations.results import read_finished, study_to_dict
     from steelyard.eval.ablations.study import AblationJob, AblationStudy, described
     from steelyard.eval.ablations.summary import tables
@@ -89,7 +89,7 @@ def ablations(
     )
 
     chosen, numbers = parse_variants(variants), integers(seeds, "--seeds", example="0,1", least=0)
-    prompt = PROMPT_TEMPLATE.replace("{task}", task)
+    prompt = prompt_of(task)
     training = TrainingSettings(
         prompt=prompt,
         adapter=AdapterSettings(dropout=dropout, first_layer=first_layer),
@@ -150,7 +150,7 @@ def training(
     json: JsonOption = None,
 ) -> None:
     """Training steps: GradCache, shared blocks, checkpointing against the plain way."""
-    from steelyard.encoders.causal.build import PROMPT_TEMPLATE
+    from steelyard.encoders.causal.build import prompt_of
     from steelyard.eval.bench.machine import machine
     from steelyard.eval.bench.training import TrainingSetting, bench_training
     from steelyard.eval.results import package_versions
@@ -162,7 +162,7 @@ def training(
     texts = Batches(examples, batch, negatives)[0]
     setting = TrainingSetting(
         model=model,
-        prompt=PROMPT_TEMPLATE.replace("{task}", task),
+        prompt=prompt_of(task),
         queries=texts.queries,
         passages=texts.passages,
         document_tokens=document_tokens,

@@ -69,9 +69,16 @@ def lightretriever(
         float, typer.Option(help="Weight of KL from full to light dense scores.")
     ] = 0.0,
     kl_sparse: Annotated[float, typer.Option(help="The same for light sparse scores.")] = 0.0,
+    kl_vectors: Annotated[
+        float, typer.Option(help="Weight of KL from full to light query vectors; thousands.")
+    ] = 0.0,
     full_queries: Annotated[
         bool, typer.Option(help="Train the full query encoder, too; the KL terms need it.")
     ] = True,
+    init_adapter: Annotated[
+        str | None,
+        typer.Option(help="Begin with this adapter: a folder or hub name, of the same shape."),
+    ] = None,
     mrl_dims: Annotated[
         str, typer.Option(help="Lengths of vector to train, e.g. 128,256,576; default: all.")
     ] = "",
@@ -104,7 +111,7 @@ def lightretriever(
     json: JsonOption = None,
 ) -> None:
     """Train a LoRA adapter: LightRetriever's recipe. The same command goes on after a stop."""
-    from steelyard.encoders.causal.build import PROMPT_TEMPLATE
+    from steelyard.encoders.causal.build import prompt_of
     from steelyard.indexer.reading.mapping import FieldMapping
     from steelyard.indexer.signals import stop_signals
     from steelyard.training.batches import examples_sha256, repeated
@@ -119,7 +126,7 @@ def lightretriever(
 
     lengths = integers(mrl_dims, "--mrl-dims", example="128,256,576", least=1) if mrl_dims else []
     settings = TrainingSettings(
-        prompt=PROMPT_TEMPLATE.format(task=task),
+        prompt=prompt_of(task),
         adapter=AdapterSettings(rank, alpha, dropout, first_layer),
         batch=BatchSettings(
             batch,
@@ -131,7 +138,11 @@ def lightretriever(
         ),
         optimiser=OptimiserSettings(steps, learning_rate, warmup, weight_decay=weight_decay),
         loss=LossSettings(
-            flops=flops, kl_dense=kl_dense, kl_sparse=kl_sparse, mrl_dims=tuple(lengths)
+            flops=flops,
+            kl_dense=kl_dense,
+            kl_sparse=kl_sparse,
+            kl_vectors=kl_vectors,
+            mrl_dims=tuple(lengths),
         ),
         full_queries=full_queries,
         ramp=ramp,
@@ -145,6 +156,7 @@ def lightretriever(
         settings=settings,
         gguf_file=gguf_file,
         revision=revision,
+        init_adapter=init_adapter,
         device=device,
         save_every=save_every,
         minutes=minutes,

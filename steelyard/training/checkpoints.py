@@ -73,7 +73,7 @@ def load_checkpoint(
         Steps done; 0 without a checkpoint.
 
     Raises:
-        InputError: the run there has other settings, another model or other data, or the
+        InputError: the run there has other settings, another model, data or first adapter, or the
             checkpoint is damaged.
     """
     found = _checkpoints(folder)
@@ -91,7 +91,7 @@ def load_checkpoint(
         ) from error
     if theirs != fingerprint:
         raise InputError(
-            f"{folder} holds a run with other settings, another model or other data (its "
+            f"{folder} holds a run with other settings, another model, data or first adapter (its "
             f"fingerprint is {theirs[:12]}, this run's {fingerprint[:12]})",
             "give the same again to go on, another --out, or --overwrite",
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from steelyard.encoders.whole_file import whole_file
@@ -53,17 +52,6 @@ class TrainingLog:
         self._stream.close()
         if self._board is not None:
             self._board.close()
-
-    def __enter__(self) -> TrainingLog:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

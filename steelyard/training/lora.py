@@ -12,8 +12,15 @@ from typing import Any
 import torch
 
 from steelyard.encoders.causal.source import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from steelyard.encoders.json_object import read_json
 from steelyard.errors import InputError, needs_extra
 from steelyard.training.settings import AdapterSettings
+
+_OTHER_SCALING = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
+"""Fields of ``adapter_config.json`` by which equal weights mean another adapter."""
+
+_BACKBONE, _WHOLE_MODEL = "base_model.model.", "base_model.model.model."
+"""How names of weights begin, by what the adapter was written for."""
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")
 
@@ -71,6 +78,57 @@ def add_adapter(backbone: Any, settings: AdapterSettings, seed: int = 0) -> Any:
             layer: Any = module
             layer.cast_input_dtype_enabled = False
     return adapted
+
+
+def load_adapter(adapted: Any, folder: Path) -> None:
+    """Begin with the weights of a trained adapter.
+
+    Args:
+        adapted: what ``add_adapter`` returned.
+        folder: of an adapter of the same shape, written for the backbone or the whole model.
+
+    Raises:
+        InputError: the file cannot be read, or the shapes or the scaling differ.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    config = adapted.peft_config["default"]
+    written = read_json(folder / ADAPTER_CONFIG)
+    scale = written.get("lora_alpha"), written.get("r")
+    if scale != (config.lora_alpha, config.r):
+        raise InputError(
+            f"{folder} has alpha {scale[0]} and rank {scale[1]}, the run {config.lora_alpha} and "
+            f"{config.r}",
+            f"give --alpha {scale[0]} --rank {scale[1]}",
+        )
+    if scaled := [name for name in _OTHER_SCALING if written.get(name)]:
+        raise InputError(
+            f"{folder} is scaled by {', '.join(scaled)}, the run by alpha / rank alone",
+            "begin with a plain LoRA adapter",
+        )
+    try:
+        weights = load_file(str(folder / ADAPTER_WEIGHTS))
+    except (SafetensorError, OSError) as error:
+        told = f"cannot read {folder / ADAPTER_WEIGHTS}: {error}"
+        raise InputError(told, "copy or train the adapter anew") from error
+    if all(name.startswith(_WHOLE_MODEL) for name in weights):
+        weights = {
+            f"{_BACKBONE}{name.removeprefix(_WHOLE_MODEL)}": value
+            for name, value in weights.items()
+        }
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    needed = {
+        name: tuple(value.shape) for name, value in get_peft_model_state_dict(adapted).items()
+    }
+    if found != needed:
+        other = min(found.items() ^ needed.items())
+        raise InputError(
+            f"{folder} has {len(found)} matrices, the run {len(needed)}; {other[0]} differs",
+            "give the model and the --first-layer that it was trained with",
+        )
+    set_peft_model_state_dict(adapted, weights)
 
 
 def trained_parameters(backbone: Any) -> dict[str, torch.nn.Parameter]:

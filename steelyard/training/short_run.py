@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from steelyard.encoders.causal.tokens import CausalTokenizer
 from steelyard.training.batches import Batches
-from steelyard.training.optimisation import Optimisation
+from steelyard.training.optimisation import Optimisation, StepReport
 from steelyard.training.settings import TrainingSettings
 from steelyard.training.towers import Towers
 
@@ -52,13 +52,13 @@ def train_in_memory(
         SteelyardError: the loss is no number.
     """
     optimisation = Optimisation(towers, tokens, settings)
-    parameters = sum(parameter.numel() for parameter in optimisation.parameters.values())
-    run = ShortRun(parameters, [], {}, [])
+    reports: list[StepReport] = []
     for step in range(settings.optimiser.steps):
-        report = optimisation.step(step, batches[step])
-        run.losses.append(report.loss)
-        run.gradient_norms.append(report.gradient_norm)
-        run.terms.clear()
-        run.terms.update(report.terms)
+        reports.append(optimisation.step(step, batches[step]))
         advance(1)
-    return run
+    return ShortRun(
+        parameters=sum(parameter.numel() for parameter in optimisation.parameters.values()),
+        losses=[report.loss for report in reports],
+        terms=reports[-1].terms,
+        gradient_norms=[report.gradient_norm for report in reports],
+    )

@@ -11,15 +11,17 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from steelyard.encoders.causal.source import ADAPTER_WEIGHTS, locate_adapter
 from steelyard.encoders.causal.tower import CausalEncoder
 from steelyard.encoders.folder_lock import locked_folder
+from steelyard.encoders.pack.files import sha256_of
 from steelyard.encoders.whole_file import whole_file
 from steelyard.errors import InputError, needs_extra
 from steelyard.progress import Progress
@@ -29,7 +31,7 @@ from steelyard.training.checkpoints import load_checkpoint, save_checkpoint
 from steelyard.training.data.triples import TrainingExample
 from steelyard.training.gather import anywhere, gather, rank, world_size
 from steelyard.training.log import LOG, TENSORBOARD, TrainingLog, read_log
-from steelyard.training.lora import add_adapter, write_adapter
+from steelyard.training.lora import add_adapter, load_adapter, write_adapter
 from steelyard.training.optimisation import Optimisation
 from steelyard.training.settings import TrainingSettings
 from steelyard.training.towers import Towers
@@ -48,6 +50,7 @@ class TrainingJob:
         out: folder of the run.
         settings: what decides the result.
         gguf_file, revision: of the model.
+        init_adapter: a trained adapter to begin with, folder or hub name.
         device: a torch device; None takes each process's own, see ``device_of_process``.
         save_every: steps between two checkpoints.
         minutes: stop after a checkpoint when so much time is over; None: at the end only.
@@ -62,6 +65,7 @@ class TrainingJob:
     settings: TrainingSettings
     gguf_file: str | None = None
     revision: str | None = None
+    init_adapter: str | None = None
     device: str | None = None
     save_every: int = SAVE_EVERY
     minutes: float | None = None
@@ -84,6 +88,7 @@ class TrainingReport:
         first, last: log lines of the first step and of the last.
         settings: see there.
         model, weights: the base model and the hash of its weights.
+        init_adapter: hash of the weights that the run began with, if it was given an adapter.
         data: name and hash of the examples.
         processes: that trained together.
         seconds: of the logged steps, checkpoints and loading aside.
@@ -100,6 +105,7 @@ class TrainingReport:
     settings: TrainingSettings
     model: str
     weights: str
+    init_adapter: str | None
     data: dict[str, str]
     processes: int
     seconds: float
@@ -199,12 +205,23 @@ class _Run:
         )
         self._weights, backbone = encoder.spec.weights, encoder.model.backbone
         self._adapted = add_adapter(backbone, settings.adapter, settings.seed)
+        self._init_adapter: str | None = None
+        if job.init_adapter is not None:
+            folder = locate_adapter(job.init_adapter)
+            if folder.resolve().is_relative_to(job.out.resolve()):
+                raise InputError(
+                    f"the adapter to begin with, {folder}, lies in the run's own folder",
+                    "give --out another folder: this one's adapter is written over",
+                )
+            load_adapter(self._adapted, folder)
+            self._init_adapter = sha256_of(folder / ADAPTER_WEIGHTS)
         if settings.batch.checkpointing:
             checkpoint_activations(backbone)
         self._towers = towers_of(encoder, settings)
         self._optimisation = Optimisation(self._towers, encoder.tokens, settings)
         self._data = {"name": job.source, "sha256": data_sha256}
-        self._fingerprint = settings.fingerprint(self._weights, data_sha256)
+        begun = [] if self._init_adapter is None else [self._init_adapter]
+        self._fingerprint = settings.fingerprint(self._weights, data_sha256, *begun)
         if job.overwrite:
             if rank() == 0:
                 forget_run(job.out)
@@ -254,7 +271,8 @@ class _Run:
     def _log(self) -> AbstractContextManager[TrainingLog | None]:
         if rank() != 0:
             return nullcontext()
-        return TrainingLog(self._job.out, self.step, tensorboard=self._job.tensorboard)
+        log = TrainingLog(self._job.out, self.step, tensorboard=self._job.tensorboard)
+        return closing(log)
 
     def _save(self) -> None:
         if rank() != 0:
@@ -277,6 +295,7 @@ class _Run:
             settings=self._settings,
             model=self._job.model,
             weights=self._weights,
+            init_adapter=self._init_adapter,
             data=self._data,
             processes=world_size(),
             seconds=sum(line["seconds"] for line in lines),

@@ -39,6 +39,11 @@ SPARSE_TEXT_PREFIX = " "
 CHUNK_ROWS = 2048
 
 
+def prompt_of(task: str, template: str = PROMPT_TEMPLATE) -> str:
+    """What stands before the queries of a task, whatever braces the task holds."""
+    return template.replace("{task}", task)
+
+
 @dataclass(frozen=True, slots=True)
 class BuildJob:
     """What to build.
@@ -101,7 +106,7 @@ class BuildJob:
                 raise InputError(
                     f"instruction name {name!r}", "letters, digits, hyphen and underscore only"
                 )
-        prompts = {n: self.prompt_template.replace("{task}", t) for n, t in self.tasks.items()}
+        prompts = {n: prompt_of(t, self.prompt_template) for n, t in self.tasks.items()}
         object.__setattr__(self, "prompts", prompts)
 
 

@@ -113,10 +113,15 @@ def locate_causal_model(
         gguf_file = found[0]
     if gguf_file is not None and not (path / gguf_file).is_file():
         raise InputError(f"no file {gguf_file} in {path}", "check --gguf-file")
-    return CausalFiles(path, gguf_file, None if adapter is None else _adapter(adapter))
+    return CausalFiles(path, gguf_file, None if adapter is None else locate_adapter(adapter))
 
 
-def _adapter(adapter: str) -> Path:
+def locate_adapter(adapter: str) -> Path:
+    """Folder of a LoRA adapter: the given one, or a downloaded one.
+
+    Raises:
+        InputError: a file is not there.
+    """
     folder = Path(adapter).expanduser()
     if not folder.is_dir():
         folder = _downloaded(adapter, None, None)

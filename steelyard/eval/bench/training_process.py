@@ -19,10 +19,15 @@ import torch
 from steelyard.encoders.causal.tower import CausalEncoder
 from steelyard.eval.bench.training import TrainingSetting, Way
 from steelyard.training.batches import Batch
-from steelyard.training.lora import add_adapter, trained_parameters
+from steelyard.training.lora import add_adapter
 from steelyard.training.losses import LossSettings
-from steelyard.training.settings import AdapterSettings, BatchSettings, TrainingSettings
-from steelyard.training.step import backward
+from steelyard.training.optimisation import Optimisation
+from steelyard.training.settings import (
+    AdapterSettings,
+    BatchSettings,
+    OptimiserSettings,
+    TrainingSettings,
+)
 from steelyard.training.tokenised import tokenise
 from steelyard.training.trainer import checkpoint_activations, towers_of
 
@@ -54,38 +59,29 @@ class Contender:
             prompt=setting.prompt,
             adapter=AdapterSettings(dropout=0.0),
             batch=lengths,
+            # The same rate at every step, and the regulariser at its full strength.
+            optimiser=OptimiserSettings(learning_rate=1e-4, warmup=0, floor=1.0),
             loss=LossSettings(kl_dense=1.0, kl_sparse=1.0),
+            ramp=0,
         )
         encoder = CausalEncoder(setting.model, precision=setting.precision, device=setting.device)
-        encoder.model.head.requires_grad_(requires_grad=False)
         add_adapter(encoder.model.backbone, settings.adapter)
-        encoder.model.backbone.train()
         if lengths.checkpointing:
             checkpoint_activations(encoder.model.backbone)
-        self._towers, self._settings = towers_of(encoder, settings), settings
-        self._ids = tokenise(
-            Batch(setting.queries, setting.passages), encoder.tokens, setting.prompt, lengths
-        )
-        self._parameters = list(trained_parameters(encoder.model.backbone).values())
-        self._optimiser = torch.optim.AdamW(self._parameters, lr=1e-4)
-        self.about = {"tokens": self._ids.tokens, "precision": encoder.precision}
+        self._towers = towers_of(encoder, settings)
+        self._optimisation = Optimisation(self._towers, encoder.tokens, settings)
+        self._batch, self._steps = Batch(setting.queries, setting.passages), 0
+        ids = tokenise(self._batch, encoder.tokens, setting.prompt, lengths)
+        self.about = {"tokens": ids.tokens, "precision": encoder.precision}
         self._base = self._reset_peak()
 
     def step(self) -> dict[str, Any]:
-        """Loss, gradients, and AdamW."""
+        """The trainer's: tokens, loss, gradients, and AdamW."""
         started = time.perf_counter()
-        found = backward(
-            self._towers,
-            self._ids,
-            self._settings.loss,
-            regulariser_strength=1.0,
-            chunk=self._settings.batch.chunk,
-        )
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        self._optimiser.step()
-        self._optimiser.zero_grad(set_to_none=True)
-        values = {"loss": float(found.loss.total), "gradient_norm": float(norm)}
-        return {"seconds": time.perf_counter() - started, **values}
+        found = self._optimisation.step(self._steps, self._batch)
+        seconds = time.perf_counter() - started
+        self._steps += 1
+        return {"seconds": seconds, "loss": found.loss, "gradient_norm": found.gradient_norm}
 
     def memory(self) -> dict[str, Any]:
         """Held before the first step, and at the peak since."""

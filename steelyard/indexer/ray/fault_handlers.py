@@ -21,19 +21,21 @@ _SPACE = 512
 @contextmanager
 def kept_fault_handlers() -> Iterator[None]:
     """What handles faults before the block handles them after it."""
-    library = ctypes.CDLL(None, use_errno=True)
-    before = {number: ctypes.create_string_buffer(_SPACE) for number in FAULTS}
-    for number, action in before.items():
-        library.sigaction(int(number), None, action)
+    before = {number: _action(number) for number in FAULTS}
     try:
         yield
     finally:
         for number, action in before.items():
-            library.sigaction(int(number), action, None)
+            ctypes.CDLL(None).sigaction(int(number), action, None)
 
 
 def fault_handler(number: signal.Signals) -> bytes:
     """Address of what handles a fault now; only to be compared."""
+    return _action(number).raw[: ctypes.sizeof(ctypes.c_void_p)]
+
+
+def _action(number: signal.Signals) -> ctypes.Array[ctypes.c_char]:
+    """The system's description of it."""
     action = ctypes.create_string_buffer(_SPACE)
     ctypes.CDLL(None).sigaction(int(number), None, action)
-    return action.raw[: ctypes.sizeof(ctypes.c_void_p)]
+    return action

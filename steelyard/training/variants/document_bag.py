@@ -7,11 +7,10 @@ order is lost on both sides. Sparse vectors and full queries are those of the wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from steelyard.training.query_blocks import light_queries
 from steelyard.training.towers import Rows, Towers
 
 
@@ -29,14 +28,6 @@ class DocumentBagTowers(Towers):
             Dense ``[n, d]`` unit rows, zeros for a document without tokens; sparse ``[n, V]``.
         """
         _, weights = Towers.documents(self, rows)
-        dense = light_queries(
-            self.backbone,
-            [row[1:-1] for row in rows],
-            self.prompt_ids[:1],
-            self.eos,
-            pad=self.pad,
-            dtype=self.head.weight.dtype,
-            device=self.device,
-            share=self.share_blocks,
-        )
+        unprompted = replace(self, prompt_ids=self.prompt_ids[:1])
+        dense = Towers.light(unprompted, [row[1:-1] for row in rows])
         return dense, weights

@@ -8,13 +8,12 @@ full queries that teach, go through all layers.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from steelyard.errors import InputError
-from steelyard.training.query_blocks import light_queries
 from steelyard.training.towers import Rows, Towers
 
 
@@ -28,16 +27,8 @@ class OneLayerTowers(Towers):
         Args:
             queries: token ids without prompt and specials.
         """
-        return light_queries(
-            first_layers(self.backbone, 1),
-            queries,
-            self.prompt_ids,
-            self.eos,
-            pad=self.pad,
-            dtype=self.head.weight.dtype,
-            device=self.device,
-            share=self.share_blocks,
-        )
+        short = replace(self, backbone=first_layers(self.backbone, 1))
+        return Towers.light(short, queries)
 
 
 def first_layers(backbone: Any, count: int) -> Any:

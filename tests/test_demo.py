@@ -48,8 +48,17 @@ def test_the_language_model_beside_it(demo: Demo) -> None:
     assert (shown["collection"], shown["documents"]) == ("scifact-1000/test", 1000)
     assert len(shown["queries"]) == 300
     ndcg = {row["system"]: row["ndcg@10"] for row in shown["rows"]}
-    assert ndcg["SmolLM2 lookup+bm25"] > ndcg["bm25"]
-    assert ndcg["SmolLM2 lookup"] >= 0.92 * ndcg["SmolLM2 full"]
+    for table in ("lookup", "refined"):
+        assert ndcg[f"SmolLM2 {table}+bm25"] > ndcg["bm25"] + 0.01
+        assert ndcg[f"SmolLM2 {table}+lm-head"] > ndcg[f"SmolLM2 {table}"]
+    assert ndcg["SmolLM2 refined"] >= 0.88 * ndcg["SmolLM2 full"]
+    assert ndcg["SmolLM2 refined"] > ndcg["SmolLM2 lookup"] + 0.03
+    # Every vector that the refining asked for ships: the model read no pseudo-query.
+    shipped, used = (
+        {path.relative_to(folder) for path in folder.rglob("*.npy")}
+        for folder in (shipped_example().pseudo_queries, demo.folder / "smollm2-pseudo-queries")
+    )
+    assert shipped == used
     assert demo.report["collection"] == "scifact/test"
 
 

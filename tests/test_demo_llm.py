@@ -15,7 +15,15 @@ import pytest
 import torch
 import transformers
 
-from steelyard.cli.demo_llm import MAX_LENGTH, MODEL, TASK, Example, show_language_model, why_not
+from steelyard.cli.demo_llm import (
+    MAX_LENGTH,
+    MODEL,
+    PSEUDO_QUERIES,
+    TASK,
+    Example,
+    show_language_model,
+    why_not,
+)
 from steelyard.encoders.documents.from_pack import open_document_encoder
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import InputError
@@ -88,6 +96,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
        MAX_LENGTH, *bfloat16, "--rows-for", corpus / "queries.jsonl", "--out", pack)  # fmt: skip
     ok("encode-documents", corpus, "--pack", pack, *bfloat16, "--shards", folder / "shards")
     shutil.copytree(folder / "shards", adapter / "shards")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STEELYARD_CACHE", str(folder / "cache"))
+        ok("pack", "refine", corpus, "--pack", pack, *bfloat16, "--shards", folder / "shards",
+           "--pseudo-queries", PSEUDO_QUERIES, "--out", folder / "refined")  # fmt: skip
+    shutil.copytree(folder / "cache" / "pseudo-queries", adapter / "pseudo-queries")
     ok("index", corpus, "--pack", pack, *bfloat16, "--shards", folder / "shards", "--to", to)
     ok("eval", corpus, "--pack", pack, *bfloat16, "--to", to, "--systems", "full", "--candidates",
        100, "--runs", folder / "runs")  # fmt: skip
@@ -116,23 +129,46 @@ def test_both_models_stand_in_one_table(
     assert shown.documents == DOCUMENTS
     rows = {row.system: row for row in shown.rows}
     assert list(rows) == [
-        "bm25", "MiniLM lookup", "MiniLM lookup+bm25", "SmolLM2 full", "SmolLM2 lookup",
-        "SmolLM2 lm-head", "SmolLM2 lookup+lm-head", "SmolLM2 lookup+bm25",
+        "bm25", "MiniLM lookup", "MiniLM lookup+bm25", "SmolLM2 full", "SmolLM2 lm-head",
+        "SmolLM2 lookup", "SmolLM2 lookup+lm-head", "SmolLM2 lookup+bm25", "SmolLM2 refined",
+        "SmolLM2 refined+lm-head", "SmolLM2 refined+bm25",
     ]  # fmt: skip
     assert rows["SmolLM2 lookup"].retention_of == "SmolLM2 full"
     joined = rows["SmolLM2 lookup+bm25"]
     assert joined.by_query not in (rows["bm25"].by_query, rows["SmolLM2 lookup"].by_query)
     ndcg = {name: row.means["ndcg@10"] for name, row in rows.items()}
     assert ndcg["bm25"] != ndcg["SmolLM2 full"]
+    assert rows["SmolLM2 refined"].by_query != rows["SmolLM2 lookup"].by_query
+    # Refined without the model: not one vector was written beside those that ship.
+    assert _vectors(tmp_path / "smollm2-pseudo-queries") == _vectors(example.pseudo_queries)
     # The same documents and table as the eval command on the whole pack of the same adapter.
     pack, to = tmp_path / "whole", f"milvus-lite://{tmp_path / 'smollm2.db'}?name=smollm2"
     ok("pack", "build", "--model", example.model, "--adapter", example.adapter, "--task", TASK,
        "--max-length", MAX_LENGTH, "--precision", "bfloat16", "--out", pack)  # fmt: skip
     ok("eval", example.corpus, "--pack", pack, "--to", to, "--precision", "bfloat16",
        "--systems", "full,lookup,lookup+lm-head", "--json", tmp_path / "eval.json")  # fmt: skip
-    found = json.loads((tmp_path / "eval.json").read_text())["collections"][0]["rows"]
-    for row in found:
-        assert ndcg[f"SmolLM2 {row['system']}"] == pytest.approx(row["ndcg@10"], abs=1e-4)
+    for system, value in _ndcg(tmp_path / "eval.json").items():
+        assert ndcg[f"SmolLM2 {system}"] == pytest.approx(value, abs=1e-4)
+    # And the whole pack refined: the demo's has every row that this takes.
+    ok("pack", "refine", example.corpus, "--pack", pack, "--precision", "bfloat16", "--out",
+       tmp_path / "refined", "--pseudo-queries", PSEUDO_QUERIES)  # fmt: skip
+    ok("eval", example.corpus, "--pack", tmp_path / "refined", "--to", to, "--systems", "lookup",
+       "--json", tmp_path / "eval.json")  # fmt: skip
+    refined = _ndcg(tmp_path / "eval.json")["lookup"]
+    assert ndcg["SmolLM2 refined"] == pytest.approx(refined, abs=1e-4)
+
+
+def _ndcg(report: Path) -> dict[str, float]:
+    rows = json.loads(report.read_text(encoding="utf-8"))["collections"][0]["rows"]
+    return {row["system"]: row["ndcg@10"] for row in rows}
+
+
+def _vectors(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """All files of vectors: their bytes, and when they were written."""
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*.npy"))
+    }
 
 
 def test_shards_of_other_weights_are_refused(place: Place, tmp_path: Path) -> None:
@@ -177,5 +213,6 @@ def test_the_makefile_makes_what_the_demo_opens() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     target = makefile.partition("\nexample-shards:")[2].partition("\n\n")[0]
     assert f'--task "{TASK}" --max-length {MAX_LENGTH} --precision bfloat16' in target
+    assert f" --pseudo-queries {PSEUDO_QUERIES} " in target
     assert f"\nLLM := {MODEL}\n" in makefile
     assert "\nADAPTER := examples/smollm2-scifact\n" in makefile

@@ -73,7 +73,7 @@ def draw_pools(
     pools: list[Pool] = []
     held: NDArray[np.int64] = np.array([], dtype=np.int64)
     for number in range(settings.pools):
-        rng = np.random.default_rng([settings.seed, number] if number else settings.seed)
+        rng = pool_generator(settings, number)
         with progress.stage("draw pseudo-queries"):
             drawn, tokens = _draw(documents, tokenizer, settings, rng)
         if not number:
@@ -98,6 +98,11 @@ def draw_pools(
     return Pools(
         [_joined(taught)] if settings.pooling == JOIN else taught, pools[0].select(inside)
     )
+
+
+def pool_generator(settings: DistillationSettings, number: int = 0) -> np.random.Generator:
+    """What draws the pseudo-queries of a pool."""
+    return np.random.default_rng([settings.seed, number] if number else settings.seed)
 
 
 def _draw(

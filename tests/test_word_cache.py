@@ -40,13 +40,16 @@ PARTS = st.one_of(
     ),
     st.sampled_from(["\u0301", "\u00a8", "\u00a8b", "\u0130", "\ud55c\uae00", "\U0001f642"]),
     st.sampled_from(["naive", "NAI\u0308VE", "\u212a", "\ufb01", "\u00bd", "\u2581"]),
-    st.sampled_from(["\t", "\n", "\r\n", "\0", "\1", "\x0b", "\x1c", "\x7f", "\xa0", "\u2028"]),
+    st.sampled_from(
+        ["\t", "\n", "\r\n", "\0", "\1", "\3", "\x0b", "\x1c", "\x7f", "\xa0", "\u2028"]
+    ),
     st.sampled_from(["x" * 200, "9" * 60, "!?" * 40, "un" * 30, "-1 "]),
+    st.sampled_from(["end.", "e.g.", "(p53)", "why?!", "so:", ".", "9.", "\u00e9.", "a\u0301,"]),
     st.integers(0, 10**7).map(str),
     st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=8),
     st.text(max_size=5),
 )
-GAPS = st.sampled_from([" ", " ", " ", "", "  ", "   ", "\n", " \n", "\n ", ", "])
+GAPS = st.sampled_from([" ", " ", " ", "", "  ", "   ", "\n", " \n", "\n ", ", ", ". "])
 TEXTS = st.lists(st.tuples(PARTS, GAPS), max_size=9).map(
     lambda parts: "".join(part + gap for part, gap in parts)
 )
@@ -90,9 +93,9 @@ def test_ids_are_always_those_of_the_tokenizer(name: str, batch: list[str], pref
 
 @pytest.mark.parametrize("name", KNOWN)
 @settings(max_examples=50, deadline=None)
-@given(batch=st.lists(TEXTS, max_size=5))
-def test_prefixes_at_once_are_each_alone(name: str, batch: list[str]) -> None:
-    pairs = [tokenizers(name, prefix) for prefix in ("q: x", "", " ", "query: ")]
+@given(batch=st.lists(TEXTS, max_size=5), prefixes=st.permutations(["", " ", "q: x", "query: "]))
+def test_prefixes_at_once_are_each_alone(name: str, batch: list[str], prefixes: list[str]) -> None:
+    pairs = [tokenizers(name, prefix) for prefix in prefixes]
     arms = [
         PackTokenizer(
             exact.tokenizer, ROWS, text_prefix=exact.text_prefix, words=pairs[0][0].words
@@ -118,6 +121,17 @@ def test_signs_that_join_with_what_follows_are_not_cut_off(name: str) -> None:
         pair[1],
         ["a =\u0338 b >\u0338", "x<\u0338y (=)\u0338", "!\u0301 -\u0308-", "\u0338"],
     )
+
+
+@pytest.mark.parametrize("name", ["gpt2", "roberta", "llama3", "smollm2"])
+def test_added_tokens_that_end_in_a_sign_stay_whole(name: str) -> None:
+    text = trained(name, added=False)
+    tokenizer = Tokenizer.from_str(text)
+    tokenizer.add_tokens([AddedToken("vitamin.", normalized=False), AddedToken("d)", rstrip=True)])
+    words = open_word_cache(tokenizer, json.loads(tokenizer.to_str()))
+    assert words is not None
+    pair = [PackTokenizer(tokenizer, ROWS, words=words) for words in (words, None)]
+    check(pair[0], pair[1], ["a vitamin. and, vitamin.", "vitamin, why? end.", "(vitamin d) b."])
 
 
 @pytest.mark.parametrize("name", KNOWN)

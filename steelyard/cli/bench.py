@@ -117,14 +117,13 @@ def query(
     from steelyard.eval.bench.passages import windows
     from steelyard.eval.bench.query import bench_query
     from steelyard.eval.collection import read_queries
-    from steelyard.indexer.reading.documents import documents_of
+    from steelyard.indexer.reading.documents import good_documents
     from steelyard.indexer.reading.readers import open_corpus
-    from steelyard.indexer.reading.validation import ReadDocument
 
     encoder = QueryEncoder.load(pack)
     found, _ = read_queries(queries or example_corpus() / "queries.jsonl")
-    read = documents_of(open_corpus(corpus or example_corpus())) if warm else iter(())
-    texts = [r.document.content for r in read if isinstance(r, ReadDocument)]
+    documents = good_documents(open_corpus(corpus or example_corpus())) if warm else iter(())
+    texts = [document.content for document in documents]
     teacher = (
         open_dense_encoder(
             encoder.metadata, model=model, adapter=adapter, precision=precision, device=device
@@ -224,12 +223,10 @@ def documents(
 
     from steelyard.encoders.causal.tower import CausalEncoder
     from steelyard.eval.bench.causal import bench_documents
-    from steelyard.indexer.reading.documents import documents_of
+    from steelyard.indexer.reading.documents import good_documents
     from steelyard.indexer.reading.readers import open_corpus
-    from steelyard.indexer.reading.validation import ReadDocument
 
-    found = (r for r in documents_of(open_corpus(corpus)) if isinstance(r, ReadDocument))
-    texts = [read.document.content for read in islice(found, count)]
+    texts = [one.content for one in islice(good_documents(open_corpus(corpus)), count)]
     tower = CausalEncoder(
         model, adapter=adapter, max_length=max_length, precision=precision, device=device
     )

@@ -136,9 +136,8 @@ def _passages(
     """What a generation of passages is, their texts, and their vectors."""
     from steelyard.encoders.documents.from_pack import open_dense_encoder
     from steelyard.eval.bench.passages import encoded_windows, windows
-    from steelyard.indexer.reading.documents import documents_of
+    from steelyard.indexer.reading.documents import good_documents
     from steelyard.indexer.reading.readers import open_corpus
-    from steelyard.indexer.reading.validation import ReadDocument
     from steelyard.plugin.engine import Generation
 
     metadata = encoder.metadata
@@ -146,8 +145,8 @@ def _passages(
         "passages", metadata.spaces.dense, metadata.spaces.sparse, metadata.pack_id, "passages",
         encoder.dims, encoder.vocabulary_size, metadata.sparse.scale,
     )  # fmt: skip
-    found = (r for r in documents_of(open_corpus(corpus)) if isinstance(r, ReadDocument))
-    texts = windows([read.document.text for read in found], count, _WINDOW)
+    documents = good_documents(open_corpus(corpus))
+    texts = windows([document.text for document in documents], count, _WINDOW)
     vectors = encoded_windows(
         texts,
         metadata.spaces.dense,

@@ -56,15 +56,14 @@ def peers(
     from steelyard.eval.bench.peers.result import markdown as as_markdown
     from steelyard.eval.bench.peers.run import bench_peers
     from steelyard.eval.collection import read_queries
-    from steelyard.indexer.reading.documents import documents_of
+    from steelyard.indexer.reading.documents import good_documents
     from steelyard.indexer.reading.readers import open_corpus
-    from steelyard.indexer.reading.validation import ReadDocument
 
     chosen = choose(only)
     where = corpus or example_corpus()
     found, _ = read_queries(queries or example_corpus() / "queries.jsonl")
-    read = documents_of(open_corpus(where)) if warm else iter(())
-    texts = [r.document.content for r in read if isinstance(r, ReadDocument)]
+    documents = good_documents(open_corpus(where)) if warm else iter(())
+    texts = [document.content for document in documents]
     result = bench_peers(
         chosen,
         Setting(str(pack), str(where), llm, precision),

@@ -57,6 +57,12 @@ def ablations(
     first_layer: Annotated[
         int, typer.Option(min=0, help="Layers below this one are left as they are: faster.")
     ] = 0,
+    ramp: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Steps until the regulariser is at full strength; default: a third."
+        ),
+    ] = None,
     chunk: ChunkOption = None,
     task: TaskOption = TASK,
     split: Annotated[str, typer.Option(help="Of the judged queries.")] = "test",
@@ -96,7 +102,7 @@ def ablations(
         batch=BatchSettings(batch, negatives, document_tokens, query_tokens, chunk),
         optimiser=OptimiserSettings(steps, learning_rate, warmup=steps // 10),
         loss=LossSettings(kl_dense=1.0, kl_sparse=1.0),
-        ramp=steps // 3,
+        ramp=steps // 3 if ramp is None else ramp,
         precision=precision,
     )
     collection = read_judged_collection(corpus, split)

@@ -177,11 +177,9 @@ def _taught(corpus: Corpus, settings: DistillationSettings) -> list[str]:
     """The pseudo-queries that refining will draw."""
     from steelyard.encoders.distillation.pools import pool_generator
     from steelyard.encoders.distillation.pseudo_queries import draw_pseudo_queries
-    from steelyard.indexer.reading.documents import documents_of
-    from steelyard.indexer.reading.validation import ReadDocument
+    from steelyard.indexer.reading.documents import good_documents
 
-    reads = documents_of(corpus)
-    documents = [read.document for read in reads if isinstance(read, ReadDocument)]
+    documents = list(good_documents(corpus))
     return draw_pseudo_queries(documents, settings, pool_generator(settings)).texts
 
 

@@ -183,18 +183,14 @@ def _examples(
     data: Path, corpus: str | None, mapping: Any, format: str | None
 ) -> tuple[list[TrainingExample], list[str]]:
     """All examples, and what is wrong with the others."""
-    from steelyard.indexer.reading.documents import documents_of
+    from steelyard.indexer.reading.documents import good_documents
     from steelyard.indexer.reading.readers import open_corpus
-    from steelyard.indexer.reading.validation import ReadDocument
     from steelyard.training.data.judged import open_examples
     from steelyard.training.data.triples import load_examples, passages_by_id
 
     documents = None
     if corpus is not None:
-        reads = documents_of(open_corpus(corpus, mapping, format))
-        documents = passages_by_id(
-            read.document for read in reads if isinstance(read, ReadDocument)
-        )
+        documents = passages_by_id(good_documents(open_corpus(corpus, mapping, format)))
     good, bad = load_examples(open_examples(data, documents), data)
     return good, [f"{one.file}, line {one.line}: {one.reason}" for one in bad]
 

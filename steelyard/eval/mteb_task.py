@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from steelyard.errors import needs_extra
 from steelyard.eval.collection import read_judged
-from steelyard.indexer.reading.documents import documents_of
+from steelyard.indexer.reading.documents import good_documents
 from steelyard.indexer.reading.readers import open_corpus
-from steelyard.indexer.reading.validation import ReadDocument
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTaskRetrieval
@@ -61,10 +60,9 @@ def local_task(
             del arguments, settings
             if self.data_loaded:
                 return
-            found = [
-                read.document for read in documents_of(corpus) if isinstance(read, ReadDocument)
+            documents = [
+                {"id": d.id, "title": d.title, "text": d.text} for d in good_documents(corpus)
             ]
-            documents = [{"id": d.id, "title": d.title, "text": d.text} for d in found]
             queries = [{"id": query.id, "text": query.text} for query in judged.queries]
             known = {query.id for query in judged.queries}
             self.dataset = {

@@ -23,9 +23,8 @@ from steelyard.encoders.documents.batching import BATCH_TOKENS, length_batches
 from steelyard.encoders.pack.metadata import IMPACT_SCALE
 from steelyard.errors import InputError
 from steelyard.eval.collection import JudgedQueries, read_judged
-from steelyard.indexer.reading.documents import documents_of
+from steelyard.indexer.reading.documents import good_documents
 from steelyard.indexer.reading.readers import open_corpus
-from steelyard.indexer.reading.validation import ReadDocument
 from steelyard.plugin.quantise import quantise
 from steelyard.progress import Progress
 from steelyard.training.batches import Batch
@@ -93,8 +92,7 @@ def read_judged_collection(folder: Path, split: str = "test") -> JudgedCollectio
         InputError: no such split, or no query is left.
     """
     judged = read_judged(folder, split)
-    found = documents_of(open_corpus(folder))
-    documents = [read.document for read in found if isinstance(read, ReadDocument)]
+    documents = list(good_documents(open_corpus(folder)))
     known = {document.id for document in documents}
     answered = [
         query

@@ -11,13 +11,10 @@ from typing import Any
 
 import torch
 
-from steelyard.encoders.causal.source import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from steelyard.encoders.causal.source import ADAPTER_CONFIG, ADAPTER_WEIGHTS, OTHER_SCALING
 from steelyard.encoders.json_object import read_json
 from steelyard.errors import InputError, needs_extra
 from steelyard.training.settings import AdapterSettings
-
-_OTHER_SCALING = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
-"""Fields of ``adapter_config.json`` by which equal weights mean another adapter."""
 
 _BACKBONE, _WHOLE_MODEL = "base_model.model.", "base_model.model.model."
 """How names of weights begin, by what the adapter was written for."""
@@ -103,7 +100,7 @@ def load_adapter(adapted: Any, folder: Path) -> None:
             f"{config.r}",
             f"give --alpha {scale[0]} --rank {scale[1]}",
         )
-    if scaled := [name for name in _OTHER_SCALING if written.get(name)]:
+    if scaled := [name for name in OTHER_SCALING if written.get(name)]:
         raise InputError(
             f"{folder} is scaled by {', '.join(scaled)}, the run by alpha / rank alone",
             "begin with a plain LoRA adapter",

@@ -194,6 +194,7 @@ class _Run:
             examples, settings.batch.queries, settings.batch.negatives, settings.seed
         )
         self._kinds = dict(Counter(example.kind or "other" for example in examples))
+        first = None if job.init_adapter is None else _first_adapter(job.init_adapter, job.out)
         encoder = CausalEncoder(
             job.model,
             gguf_file=job.gguf_file,
@@ -206,15 +207,9 @@ class _Run:
         self._weights, backbone = encoder.spec.weights, encoder.model.backbone
         self._adapted = add_adapter(backbone, settings.adapter, settings.seed)
         self._init_adapter: str | None = None
-        if job.init_adapter is not None:
-            folder = locate_adapter(job.init_adapter)
-            if folder.resolve().is_relative_to(job.out.resolve()):
-                raise InputError(
-                    f"the adapter to begin with, {folder}, lies in the run's own folder",
-                    "give --out another folder: this one's adapter is written over",
-                )
-            load_adapter(self._adapted, folder)
-            self._init_adapter = sha256_of(folder / ADAPTER_WEIGHTS)
+        if first is not None:
+            load_adapter(self._adapted, first)
+            self._init_adapter = sha256_of(first / ADAPTER_WEIGHTS)
         if settings.batch.checkpointing:
             checkpoint_activations(backbone)
         self._towers = towers_of(encoder, settings)
@@ -305,6 +300,17 @@ class _Run:
             with whole_file(out / REPORT) as stream:
                 stream.write(json.dumps(report.to_json(), indent=2).encode() + b"\n")
         return report
+
+
+def _first_adapter(adapter: str, out: Path) -> Path:
+    """Folder of the adapter to begin with; looked for before the model is opened."""
+    folder = locate_adapter(adapter)
+    if folder.resolve().is_relative_to(out.resolve()):
+        raise InputError(
+            f"the adapter to begin with, {folder}, lies in the run's own folder",
+            "give --out another folder: this one's adapter is written over",
+        )
+    return folder
 
 
 def towers_of(encoder: CausalEncoder, settings: TrainingSettings) -> Towers:

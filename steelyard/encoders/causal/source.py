@@ -16,7 +16,10 @@ from steelyard.errors import InputError, first_line, needs_extra
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-_SCALING_FIELDS = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
+OTHER_SCALING = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
+"""Fields of ``adapter_config.json`` by which equal weights mean another adapter."""
+
+_SCALING_FIELDS = ("r", "lora_alpha", *OTHER_SCALING)
 _VOLATILE_FIELDS = (
     "_name_or_path",
     "architectures",

@@ -51,6 +51,15 @@ def documents_of(
             yield from known.admit(result, found)
 
 
+def good_documents(corpus: Corpus) -> Iterator[Document]:
+    """The documents of a corpus, whole; records that are none are passed over.
+
+    Raises:
+        InputError: the corpus cannot be read to its end.
+    """
+    return (result.document for result in documents_of(corpus) if isinstance(result, ReadDocument))
+
+
 class _KnownIds:
     """Ids so far, those of passages too, without keeping each of these."""
 

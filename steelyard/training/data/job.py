@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 
 from steelyard.errors import InputError
 from steelyard.indexer.reading.corpus import Corpus
-from steelyard.indexer.reading.documents import documents_of
-from steelyard.indexer.reading.validation import ReadDocument
+from steelyard.indexer.reading.documents import documents_of, good_documents
 from steelyard.progress import Progress
 from steelyard.training.data.candidates import Bm25Candidates, CandidateSearch, DenseCandidates
 from steelyard.training.data.hard_negatives import MiningCounts, MiningSettings, mine_negatives
@@ -104,19 +103,17 @@ def make_training_data(
     held_out = _HeldOut(corpus, job.held_out, job.pairs.near)
     counts, kinds = PairCounts(), Counter[str]()
     mining = None if job.negatives == NONE else MiningCounts()
-    reads = documents_of(corpus)
     with writing(out, negatives_by_id=job.by_id) as writer:
         search: CandidateSearch | None = None
         documents: list[Document] = []
         if mining is not None:
-            documents = [read.document for read in reads if isinstance(read, ReadDocument)]
+            documents = list(good_documents(corpus))
             if not documents:
                 raise InputError(f"{corpus.path} holds no document", "see docs/corpora.md")
             search = open_search(job.negatives, documents, progress, precision=job.precision)
-            reads = documents_of(corpus)
         name = "make pairs" if mining is None else "make pairs and mine negatives"
         with progress.stage(name, survey.records) as advance:
-            made = make_pairs(_told(reads, advance), job.pairs, counts)
+            made = make_pairs(_told(documents_of(corpus), advance), job.pairs, counts)
             examples: Iterable[TrainingExample] = held_out.without(chain(judged, made))
             if search is not None and mining is not None:
                 examples = mine_negatives(

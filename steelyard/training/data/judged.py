@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from steelyard.errors import InputError
-from steelyard.indexer.reading.documents import documents_of
+from steelyard.indexer.reading.documents import good_documents
 from steelyard.indexer.reading.json_lines import check_characters, read_id, read_object
 from steelyard.indexer.reading.readers import open_corpus
 from steelyard.indexer.reading.streams import TOO_LONG, RawLine, plain_name, read_lines
-from steelyard.indexer.reading.validation import ReadDocument
 from steelyard.training.data.triples import (
     BadLine,
     Passage,
@@ -65,9 +64,9 @@ def read_beir(folder: Path, split: str = "train") -> Iterator[TrainingExample | 
     texts = _query_texts(queries, {query for _, query, _, _ in judgements}, bad)
     wanted = {document for _, _, document, _ in judgements}
     passages = {
-        read.document.id: Passage.of(read.document)
-        for read in documents_of(open_corpus(folder))
-        if isinstance(read, ReadDocument) and read.document.id in wanted
+        document.id: Passage.of(document)
+        for document in good_documents(open_corpus(folder))
+        if document.id in wanted
     }
     yield from bad
     negatives: dict[str, list[Passage]] = {}

@@ -49,12 +49,11 @@ class Bm25s:
         """Index the corpus."""
         import bm25s
 
-        from steelyard.indexer.reading.documents import documents_of
+        from steelyard.indexer.reading.documents import good_documents
         from steelyard.indexer.reading.readers import open_corpus
-        from steelyard.indexer.reading.validation import ReadDocument
 
-        read = documents_of(open_corpus(setting.corpus))
-        texts = [r.document.content for r in read if isinstance(r, ReadDocument)]
+        documents = good_documents(open_corpus(setting.corpus))
+        texts = [document.content for document in documents]
         retriever = bm25s.BM25()
         retriever.index(_tokeniser()(texts), show_progress=False)
         retriever.save(str(folder / "index"))

@@ -10,12 +10,13 @@ model is trained with. Nothing of the prompt is copied for each token.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steelyard.encoders.causal.model import CausalModel
+from steelyard.encoders.causal.prompt_cache import agree, read_prompt
 from steelyard.encoders.causal.tokens import CausalTokenizer
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ BLOCK_TOKENS = 64
 
 NAIVE_BATCH = 64
 _TRIED_ROWS = 3
-_LEAST_COSINE = 0.99
 
 
 class TableRows:
@@ -55,23 +55,8 @@ class TableRows:
         self._model, self._tokens, self._prompt = model, tokens, prompt
         self._block = block_tokens
         self.prompt_length = len(tokens.prompt_ids(prompt))
-        self._cache = self._read_prompt()
+        self._cache = read_prompt(model, tokens.prompt_ids(prompt))
         self.shared = self._cache is not None and self._agrees()
-
-    def _read_prompt(self) -> Any:
-        """Keys and values of the prompt; None where the model keeps other things."""
-        import torch
-        from transformers import DynamicCache
-
-        ids = torch.tensor([self._tokens.prompt_ids(self._prompt)], device=self._model.device)
-        try:
-            # A plain cache: one made for the model would drop what slides out of a window.
-            cache = DynamicCache()
-            with torch.inference_mode():
-                self._model.backbone(input_ids=ids, past_key_values=cache, use_cache=True)
-        except Exception:  # whatever a family without such a cache makes of it
-            return None
-        return cache if cache.get_seq_length() == self.prompt_length else None
 
     def _agrees(self) -> bool:
         import torch
@@ -83,10 +68,7 @@ class TableRows:
                 found = self._one_sequence(ids)
         except Exception:  # as above: shapes that do not fit, crops that are not possible
             return False
-        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-        # NaN must not send a whole table the slow way: the caller looks for it.
-        bad = (found * expected).sum(axis=1) < _LEAST_COSINE * lengths
-        return not bad.any()
+        return agree(found, expected)
 
     def rows(
         self, ids: NDArray[np.int64], advance: Callable[[int], None] | None = None

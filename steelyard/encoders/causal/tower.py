@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelyard.encoders.causal.model import CausalModel, open_causal_model
+from steelyard.encoders.causal.prompt_cache import PromptCache
 from steelyard.encoders.causal.source import locate_causal_model
 from steelyard.encoders.causal.sparse_head import SLICE_TOKENS, sparse_head
 from steelyard.encoders.causal.tokens import CausalTokenizer, read_causal_tokenizer
@@ -94,6 +95,7 @@ class CausalEncoder:
         self.slice_tokens = slice_tokens
         self.query_max_length = query_max_length
         self._most_tokens: int | None = None
+        self._prompt: PromptCache | None = None
         self._say = say or (lambda _: None)
         if self.tokens.made:
             self._say(
@@ -175,25 +177,32 @@ class CausalEncoder:
         Returns:
             Dense ``[n, dims]``; sparse n rows, or None without a sparse arm.
         """
-        rows = self.tokens.ids(texts, self._spec.max_length)
-        return self._encode(rows, sparse=self.sparse)
+        return self._encode(self.tokens.ids(texts, self._spec.max_length), self._forward)
 
     def encode_query(self, texts: Sequence[str]) -> DenseVectors:
-        """The full model on prompt and query, ``[n, dims]``: what a look-up is compared with."""
+        """The full model on prompt and query, ``[n, dims]``: what a look-up is compared with.
+
+        The prompt is read once, where the model can go on from it.
+        """
         prompt = self._spec.prompts["query"]
+        if self._prompt is None:
+            ids = self.tokens.prompt_ids(prompt)
+            self._prompt = PromptCache(self.model, ids, self.tokens.eos)
         rows = self.tokens.ids(texts, self.query_max_length, prompt)
-        dense = self._encode(rows, sparse=False).dense
+        dense = self._encode(rows, self._forward_queries).dense
         assert dense is not None  # noqa: S101 - the dense arm is always served
         return dense
 
-    def _encode(self, rows: list[list[int]], *, sparse: bool) -> DocumentVectors:
+    def _encode(
+        self, rows: list[list[int]], forward: Callable[[list[list[int]]], DocumentVectors]
+    ) -> DocumentVectors:
         import torch
 
         padded = len(rows) * max(map(len, rows), default=0)
         if self._most_tokens is None or padded <= self._most_tokens or len(rows) == 1:
             try:
                 with torch.inference_mode():
-                    return self._forward(rows, sparse=sparse)
+                    return forward(rows)
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -209,10 +218,17 @@ class CausalEncoder:
             if self.model.device.type == "cuda":
                 torch.cuda.empty_cache()
         half = len(rows) // 2
-        first, second = (self._encode(part, sparse=sparse) for part in (rows[:half], rows[half:]))
+        first, second = (self._encode(part, forward) for part in (rows[:half], rows[half:]))
         return _joined(first, second)
 
-    def _forward(self, rows: list[list[int]], *, sparse: bool) -> DocumentVectors:
+    def _forward_queries(self, rows: list[list[int]]) -> DocumentVectors:
+        if not rows:
+            return DocumentVectors(np.zeros((0, self.dims), dtype=np.float32))
+        assert self._prompt is not None  # noqa: S101 - encode_query has read it
+        states = self._prompt.last_states(rows)[:, : self.dims]
+        return DocumentVectors(l2_normalise(states.float().cpu().numpy()))
+
+    def _forward(self, rows: list[list[int]]) -> DocumentVectors:
         import torch
 
         lengths = [len(row) for row in rows]
@@ -229,7 +245,7 @@ class CausalEncoder:
         place = torch.arange(len(rows), device=hidden.device)
         last = torch.tensor(lengths, device=hidden.device) - 1
         dense = hidden[place, last, : self.dims].float().cpu().numpy()
-        if not sparse:
+        if not self.sparse:
             return DocumentVectors(l2_normalise(dense))
         inner = torch.cat([hidden[i, 1 : length - 1] for i, length in enumerate(lengths)])
         del hidden

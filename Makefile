@@ -44,7 +44,7 @@ example-shards: .venv/.dev
 	$(BIN)/steelyard encode-documents $(SUBSET) --shards demo/smollm2-shards
 	cp -r demo/smollm2-shards $(ADAPTER)/shards
 	rm -f $(ADAPTER)/shards/.lock $(ADAPTER)/shards/job.json $(ADAPTER)/shards/report.json
-	STEELYARD_CACHE=demo/smollm2-cache $(BIN)/steelyard pack refine $(SUBSET) --shards demo/smollm2-shards --pseudo-queries 4000 --out demo/smollm2-refined --overwrite
+	STEELYARD_CACHE=demo/smollm2-cache $(BIN)/steelyard pack refine $(SUBSET) --shards demo/smollm2-shards --pseudo-queries 4000 --lean 0.5 --out demo/smollm2-refined --overwrite
 	cp -r demo/smollm2-cache/pseudo-queries $(ADAPTER)/pseudo-queries
 	rm -f $(ADAPTER)/pseudo-queries/*/.lock
 	$(BIN)/steelyard index $(SUBSET) --shards demo/smollm2-shards --to 'milvus-lite:demo/smollm2-full.db?name=smollm2'

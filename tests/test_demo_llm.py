@@ -16,6 +16,7 @@ import torch
 import transformers
 
 from steelyard.cli.demo_llm import (
+    LEAN,
     MAX_LENGTH,
     MODEL,
     PSEUDO_QUERIES,
@@ -99,7 +100,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STEELYARD_CACHE", str(folder / "cache"))
         ok("pack", "refine", corpus, "--pack", pack, *bfloat16, "--shards", folder / "shards",
-           "--pseudo-queries", PSEUDO_QUERIES, "--out", folder / "refined")  # fmt: skip
+           "--pseudo-queries", PSEUDO_QUERIES, "--lean", LEAN,
+           "--out", folder / "refined")  # fmt: skip
     shutil.copytree(folder / "cache" / "pseudo-queries", adapter / "pseudo-queries")
     ok("index", corpus, "--pack", pack, *bfloat16, "--shards", folder / "shards", "--to", to)
     ok("eval", corpus, "--pack", pack, *bfloat16, "--to", to, "--systems", "full", "--candidates",
@@ -151,7 +153,7 @@ def test_both_models_stand_in_one_table(
         assert ndcg[f"SmolLM2 {system}"] == pytest.approx(value, abs=1e-4)
     # And the whole pack refined: the demo's has every row that this takes.
     ok("pack", "refine", example.corpus, "--pack", pack, "--precision", "bfloat16", "--out",
-       tmp_path / "refined", "--pseudo-queries", PSEUDO_QUERIES)  # fmt: skip
+       tmp_path / "refined", "--pseudo-queries", PSEUDO_QUERIES, "--lean", LEAN)  # fmt: skip
     ok("eval", example.corpus, "--pack", tmp_path / "refined", "--to", to, "--systems", "lookup",
        "--json", tmp_path / "eval.json")  # fmt: skip
     refined = _ndcg(tmp_path / "eval.json")["lookup"]

@@ -33,8 +33,6 @@ from steelyard.encoders.distillation.estimate import HeldOutEstimate
 from steelyard.encoders.distillation.settings import DistillationSettings
 
 DEFAULTS = DistillationSettings()
-PSEUDO_QUERIES = 6000
-"""Fewer than for a frozen embedding model: a language model reads each with its prompt."""
 
 
 def refine(
@@ -47,7 +45,7 @@ def refine(
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
     pseudo_queries: Annotated[
         int, typer.Option(min=30, help="That the full model reads, of all three kinds together.")
-    ] = PSEUDO_QUERIES,
+    ] = DEFAULTS.pseudo_queries,
     pools: PoolsOption = DEFAULTS.pools,
     lean: LeanOption = DEFAULTS.lean,
     epochs: Annotated[int, typer.Option(min=0, help="0 leaves the table.")] = DEFAULTS.epochs,

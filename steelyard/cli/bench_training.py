@@ -47,12 +47,12 @@ def ablations(
         typer.Option(help="Comma-separated; the whole recipe is always there."),
     ] = "full,untrained,document-bag,embedding-layer,one-layer,no-kl,no-flops,mrl",
     seeds: Annotated[str, typer.Option(help="Comma-separated.")] = "0",
-    steps: Annotated[int, typer.Option(min=1, help="Of each run.")] = 40,
-    batch: BatchOption = 16,
-    negatives: NegativesOption = 1,
-    document_tokens: DocumentTokensOption = 96,
-    query_tokens: QueryTokensOption = 48,
-    learning_rate: Annotated[float, typer.Option(help="Its peak.")] = 5e-4,
+    steps: Annotated[int, typer.Option(min=1, help="Of each run.")] = 80,
+    batch: BatchOption = 12,
+    negatives: NegativesOption = 0,
+    document_tokens: DocumentTokensOption = 48,
+    query_tokens: QueryTokensOption = 40,
+    learning_rate: Annotated[float, typer.Option(help="Its peak.")] = 1e-3,
     dropout: Annotated[float, typer.Option(help="Of LoRA; drawing it takes time.")] = 0.0,
     first_layer: Annotated[
         int, typer.Option(min=0, help="Layers below this one are left as they are: faster.")
@@ -60,7 +60,7 @@ def ablations(
     ramp: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Steps until the regulariser is at full strength; default: a third."
+            min=0, help="Steps until the regulariser is at full strength; default: 3 x steps."
         ),
     ] = None,
     chunk: ChunkOption = None,
@@ -102,7 +102,7 @@ def ablations(
         batch=BatchSettings(batch, negatives, document_tokens, query_tokens, chunk),
         optimiser=OptimiserSettings(steps, learning_rate, warmup=steps // 10),
         loss=LossSettings(kl_dense=1.0, kl_sparse=1.0),
-        ramp=steps // 3 if ramp is None else ramp,
+        ramp=3 * steps if ramp is None else ramp,
         precision=precision,
     )
     collection = read_judged_collection(corpus, split)

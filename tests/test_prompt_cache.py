@@ -11,7 +11,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from steelyard.encoders.causal.prompt_cache import PromptCache
+from steelyard.encoders.causal.continued_cache import ContinuedCache
+from steelyard.encoders.causal.prompt_cache import PromptCache, read_prompt
 from steelyard.encoders.causal.tower import CausalEncoder
 from tests.tiny_causal import FAMILIES, byte_level, write_model, write_tokenizer
 
@@ -76,12 +77,16 @@ def test_a_prompt_whose_last_character_joins_the_query(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["mistral", "gemma2"])
 def test_queries_longer_than_a_window(family: str, tmp_path: Path) -> None:
     folder = write_model(tmp_path / family, family, sliding_window=16)
-    _check(CausalEncoder(str(folder), query_prompt=PROMPT))
+    tower = CausalEncoder(str(folder), query_prompt=PROMPT)
+    _check(tower)
+    assert _shared(tower)
 
 
 def test_a_family_whose_positions_are_no_inputs(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "bloom", "bloom", n_head=4, n_layer=2)
-    _check(CausalEncoder(str(folder), query_prompt=PROMPT))
+    tower = CausalEncoder(str(folder), query_prompt=PROMPT)
+    _check(tower)
+    assert _shared(tower)
 
 
 class _Forgetful(torch.nn.Module):
@@ -109,21 +114,57 @@ def test_a_model_that_does_not_go_on_from_a_prompt_reads_it_anew(tmp_path: Path)
     np.testing.assert_allclose(tower.encode_query(QUERIES), expected, atol=2e-5)
 
 
-def test_memory_that_runs_out_halves_the_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_precision(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    tower, exact = (
+        CausalEncoder(str(folder), query_prompt=PROMPT, precision=precision)
+        for precision in ("bfloat16", "float32")
+    )
+    cosine = (tower.encode_query(QUERIES) * exact.encode_query(QUERIES)).sum(axis=1)
+    assert cosine.min() > 0.999
+    assert _shared(tower)
+
+
+class _Tight(torch.nn.Module):
+    """Runs out of memory in the middle of a batch of more than two texts."""
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.sizes: list[int] = []
+
+    def forward(self, input_ids: torch.Tensor, **rest: Any) -> Any:
+        self.sizes.append(len(input_ids))
+        states = self.backbone(input_ids=input_ids, **rest)
+        if len(input_ids) > 2:
+            raise MemoryError
+        return states
+
+
+def test_memory_that_runs_out_halves_the_batch(tmp_path: Path) -> None:
     tower = CausalEncoder(str(write_model(tmp_path / "model")), query_prompt=PROMPT)
     expected = tower.encode_query(QUERIES)
-    real = PromptCache.last_states
-    sizes: list[int] = []
-
-    def tight(self: PromptCache, rows: Any) -> torch.Tensor:
-        sizes.append(len(rows))
-        if len(rows) > 2:
-            raise MemoryError
-        return real(self, rows)
-
-    monkeypatch.setattr(PromptCache, "last_states", tight)
+    tight = _Tight(tower.model.backbone)
+    tower.model = replace(tower.model, backbone=tight)
+    tower._prompt = PromptCache(tower.model, tower.tokens.prompt_ids(PROMPT), tower.tokens.eos)
+    tight.sizes.clear()
     np.testing.assert_allclose(tower.encode_query(QUERIES), expected, atol=2e-5)
-    assert sizes[0] == len(QUERIES)
-    assert max(sizes[3:]) <= 3
+    assert _shared(tower)
+    assert tight.sizes[0] == len(QUERIES) == sum(size for size in tight.sizes if size <= 2)
+
+
+def test_a_batch_holds_the_keys_of_one_layer(tmp_path: Path) -> None:
+    """Nothing of a batch is left in what it goes on from, so all can be at it at once."""
+    tower = CausalEncoder(str(write_model(tmp_path / "model")), query_prompt=PROMPT)
+    read = read_prompt(tower.model, tower.tokens.prompt_ids(PROMPT))
+    begun = ContinuedCache(read, 7)
+    before = [(layer.keys.clone(), layer.values.clone()) for layer in begun.layers]
+    assert begun.get_seq_length() == 7
+    with torch.inference_mode():
+        tower.model.backbone(
+            input_ids=torch.tensor([[5, 6], [7, 8], [9, 9]]), past_key_values=begun, use_cache=True
+        )
+    for layer, (keys, values) in zip(begun.layers, before, strict=True):
+        assert torch.equal(layer.keys, keys)
+        assert torch.equal(layer.values, values)
+        assert len(layer.keys) == 1

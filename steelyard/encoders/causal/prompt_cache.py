@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,11 @@ from steelyard.encoders.causal.model import CausalModel
 if TYPE_CHECKING:
     import torch
 
-_LEAST_COSINE = 0.99
+PROBE_TOKENS = 4
+"""A prompt is tried with texts of at most so many tokens after it."""
+
 _LEAST_SHARED = 4
+_MOST_APART = 0.3
 
 
 def read_prompt(model: CausalModel, ids: Sequence[int]) -> Any:
@@ -37,16 +39,6 @@ def read_prompt(model: CausalModel, ids: Sequence[int]) -> Any:
     return cache if cache.get_seq_length() == len(ids) else None
 
 
-def agree(found: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
-    """Whether rows ``[n, d]`` of two ways point the same way, but for rounding.
-
-    NaN counts as agreement: it must not send all texts the slow way, and is found elsewhere.
-    """
-    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-    bad = (found * expected).sum(axis=1) < _LEAST_COSINE * lengths
-    return not bad.any()
-
-
 class PromptCache:
     """Last hidden states of texts that begin with a prompt, which is read once.
 
@@ -55,22 +47,19 @@ class PromptCache:
     on from keys and values (recurrent layers) reads all texts whole.
 
     Args:
-        model: the model.
+        model: the model; its weights stay as they are.
         prompt: token ids of bos and the prompt, tokenised by itself.
         eos: stands after a text, where causal attention never looks.
+
+    Attributes:
+        shared: whether the model goes on from a prompt that was read before.
     """
 
     def __init__(self, model: CausalModel, prompt: Sequence[int], eos: int) -> None:
         self._model, self._eos = model, eos
         self._prompt = np.asarray(prompt, dtype=np.int64)
-        self._cache: Any = read_prompt(model, prompt) if len(prompt) >= _LEAST_SHARED else None
-        if self._cache is not None and not self._works():
-            self._cache = None
-
-    @property
-    def shared(self) -> bool:
-        """Whether the model can go on from a prompt that was read before."""
-        return self._cache is not None
+        self._read = read_prompt(model, prompt) if len(prompt) >= _LEAST_SHARED else None
+        self.shared = self._read is not None and self._works()
 
     def last_states(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """Hidden states at the last token of each of n texts, ``[n, hidden size]``.
@@ -78,30 +67,18 @@ class PromptCache:
         Args:
             rows: token ids of n texts, n > 0, none empty.
         """
-        import torch
+        ids, lengths = self._padded(rows)
+        begun = self._in_common(ids, int(lengths.min())) if self.shared else 0
+        return self._states(ids, lengths, begun if begun >= _LEAST_SHARED else 0)
 
+    def _padded(
+        self, rows: Sequence[Sequence[int]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
         ids = np.full((len(rows), lengths.max()), self._eos, dtype=np.int64)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = row
-        begun = 0 if self._cache is None else self._in_common(ids, int(lengths.min()))
-        cache = None
-        if begun >= _LEAST_SHARED:
-            cache = copy.deepcopy(self._cache)
-            if begun < len(self._prompt):
-                cache.crop(begun - len(self._prompt))
-            cache.batch_repeat_interleave(len(rows))
-            ids, lengths = ids[:, begun:], lengths - begun
-        # No mask: the padding comes after the text, where causal attention never looks.
-        hidden = self._model.backbone(
-            input_ids=torch.from_numpy(ids).to(self._model.device),
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).last_hidden_state
-        place = torch.arange(len(rows), device=hidden.device)
-        last = torch.from_numpy(lengths - 1).to(hidden.device)
-        states: torch.Tensor = hidden[place, last]
-        return states
+        return ids, lengths
 
     def _in_common(self, ids: NDArray[np.int64], shortest: int) -> int:
         """Tokens that all texts have in common with the prompt; at least one is left of each."""
@@ -109,20 +86,45 @@ class PromptCache:
         same = (ids[:, :most] == self._prompt[:most]).all(axis=0)
         return most if same.all() else int(same.argmin())
 
-    def _works(self) -> bool:
-        """Texts of two lengths, begun and whole."""
+    def _states(
+        self, ids: NDArray[np.int64], lengths: NDArray[np.int64], begun: int
+    ) -> torch.Tensor:
+        """Of padded texts, whose first ``begun`` tokens are the prompt's."""
         import torch
 
-        first, some = self._prompt.tolist(), int(self._prompt[-1])
-        rows = [[*first, some, self._eos], [*first, some, some, some, self._eos]]
-        cache = self._cache
+        from steelyard.encoders.causal.continued_cache import ContinuedCache
+
+        # No mask: the padding comes after the text, where causal attention never looks.
+        hidden = self._model.backbone(
+            input_ids=torch.from_numpy(ids[:, begun:]).to(self._model.device),
+            past_key_values=ContinuedCache(self._read, begun) if begun else None,
+            use_cache=begun > 0,
+        ).last_hidden_state
+        place = torch.arange(len(ids), device=hidden.device)
+        last = torch.from_numpy(lengths - begun - 1).to(hidden.device)
+        states: torch.Tensor = hidden[place, last]
+        return states
+
+    def _works(self) -> bool:
+        """Begun texts must be as they are whole, far nearer than without what was read.
+
+        Tried with the whole prompt and without its last token, and with one token and more.
+        """
+        import torch
+
+        prompt = self._prompt.tolist()
+        some = prompt[len(prompt) // 2]
+        tried = ([some], [some, prompt[1], some, self._eos][:PROBE_TOKENS])
         try:
             with torch.inference_mode():
-                found = self.last_states(rows).float().cpu().numpy()
-        except Exception:  # shapes that do not fit, crops that are not possible
+                for begun in (len(prompt), len(prompt) - 1):
+                    ids, lengths = self._padded([[*prompt[:begun], *text] for text in tried])
+                    whole = self._states(ids, lengths, 0).float()
+                    found = self._states(ids, lengths, begun).float()
+                    without = self._states(ids[:, begun:], lengths - begun, 0).float()
+                    apart, alone = (found - whole).norm(dim=1), (without - whole).norm(dim=1)
+                    if not bool((apart < _MOST_APART * alone).all()):
+                        return False
+        except Exception:  # shapes that do not fit, layers that keep other things
             return False
-        self._cache = None
-        with torch.inference_mode():
-            expected = self.last_states(rows).float().cpu().numpy()
-        self._cache = cache
-        return agree(found, expected)
+        return True

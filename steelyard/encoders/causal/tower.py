@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelyard.encoders.causal.model import CausalModel, open_causal_model
-from steelyard.encoders.causal.prompt_cache import PromptCache
+from steelyard.encoders.causal.prompt_cache import PROBE_TOKENS, PromptCache
 from steelyard.encoders.causal.source import locate_causal_model
 from steelyard.encoders.causal.sparse_head import SLICE_TOKENS, sparse_head
 from steelyard.encoders.causal.tokens import CausalTokenizer, read_causal_tokenizer
@@ -43,7 +43,7 @@ class CausalEncoder:
         dims: keep the first so many components of a vector (MRL); None keeps all.
         sparse: serve the sparse arm, by the LM head.
         max_terms: heaviest terms kept a document; None keeps all.
-        query_prompt: put before a query by ``encode_query``, which only serves comparison.
+        query_prompt: put before a query by ``encode_query``.
         query_max_length: queries of ``encode_query`` are cut to this, prompt included.
         lowercase: lower-case all texts.
         precision, device: see ``open_causal_model``.
@@ -186,7 +186,8 @@ class CausalEncoder:
         """
         prompt = self._spec.prompts["query"]
         if self._prompt is None:
-            ids = self.tokens.prompt_ids(prompt)
+            most = max(0, self.query_max_length - PROBE_TOKENS)
+            ids = self.tokens.prompt_ids(prompt)[:most]
             self._prompt = PromptCache(self.model, ids, self.tokens.eos)
         rows = self.tokens.ids(texts, self.query_max_length, prompt)
         dense = self._encode(rows, self._forward_queries).dense

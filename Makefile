@@ -54,7 +54,7 @@ example-shards: .venv/.dev
 # Ablations of the training recipe, and what a step costs.
 figures-training: .venv/.dev
 	$(BIN)/steelyard train data examples/scifact-1000 --held-out test --out demo/ablations.jsonl.gz
-	$(BIN)/steelyard bench training --data demo/ablations.jsonl.gz --json docs/figures/training.json
+	$(BIN)/steelyard bench training --data demo/ablations.jsonl.gz --precision bfloat16 --json docs/figures/training.json
 	$(BIN)/steelyard bench ablations examples/scifact-1000 --data demo/ablations.jsonl.gz --task "Given a scientific claim, retrieve documents that support or refute the claim" --json docs/figures/ablations.json --markdown docs/figures/ablations.md
 
 # What engines do with our layer on top. Start them first, each in a terminal of its own:

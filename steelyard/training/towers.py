@@ -16,6 +16,7 @@ import torch
 from torch.nn.functional import normalize
 
 from steelyard.encoders.causal.sparse_head import SLICE_TOKENS
+from steelyard.encoders.causal.tokens import padded
 from steelyard.errors import InputError
 from steelyard.training.max_pooling import sparse_weights
 from steelyard.training.query_blocks import light_queries
@@ -136,12 +137,8 @@ class Towers:
             raise InputError(
                 f"a text of {shortest} tokens", "bos and eos alone are 2: tokenise with both"
             )
-        ids = torch.full((len(rows), max(map(len, rows))), self.eos)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = torch.tensor(list(row))
-        hidden: torch.Tensor = self.backbone(
-            input_ids=ids.to(self.device), use_cache=False
-        ).last_hidden_state
+        ids = torch.from_numpy(padded(rows, self.eos)).to(self.device)
+        hidden: torch.Tensor = self.backbone(input_ids=ids, use_cache=False).last_hidden_state
         return hidden
 
 

@@ -22,8 +22,6 @@ class ContinuedCache(DynamicCache):  # type: ignore[misc]
     def __init__(self, read: DynamicCache, tokens: int) -> None:
         super().__init__()
         for index, layer in enumerate(read.layers):
-            assert layer.keys is not None  # noqa: S101 - it was read
-            assert layer.values is not None  # noqa: S101
             super().update(layer.keys[..., :tokens, :], layer.values[..., :tokens, :], index)
 
     def update(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelyard.encoders.causal.model import CausalModel
+from steelyard.encoders.causal.tokens import padded
 
 if TYPE_CHECKING:
     import torch
@@ -67,18 +68,9 @@ class PromptCache:
         Args:
             rows: token ids of n texts, n > 0, none empty.
         """
-        ids, lengths = self._padded(rows)
+        ids, lengths = padded(rows, self._eos), _lengths(rows)
         begun = self._in_common(ids, int(lengths.min())) if self.shared else 0
         return self._states(ids, lengths, begun if begun >= _LEAST_SHARED else 0)
-
-    def _padded(
-        self, rows: Sequence[Sequence[int]]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-        ids = np.full((len(rows), lengths.max()), self._eos, dtype=np.int64)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = row
-        return ids, lengths
 
     def _in_common(self, ids: NDArray[np.int64], shortest: int) -> int:
         """Tokens that all texts have in common with the prompt; at least one is left of each."""
@@ -114,11 +106,12 @@ class PromptCache:
 
         prompt = self._prompt.tolist()
         some = prompt[len(prompt) // 2]
-        tried = ([some], [some, prompt[1], some, self._eos][:PROBE_TOKENS])
+        tried = ([some], [*prompt[1:PROBE_TOKENS], some])
         try:
             with torch.inference_mode():
                 for begun in (len(prompt), len(prompt) - 1):
-                    ids, lengths = self._padded([[*prompt[:begun], *text] for text in tried])
+                    rows = [[*prompt[:begun], *text] for text in tried]
+                    ids, lengths = padded(rows, self._eos), _lengths(rows)
                     whole = self._states(ids, lengths, 0).float()
                     found = self._states(ids, lengths, begun).float()
                     without = self._states(ids[:, begun:], lengths - begun, 0).float()
@@ -128,3 +121,7 @@ class PromptCache:
         except Exception:  # shapes that do not fit, layers that keep other things
             return False
         return True
+
+
+def _lengths(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    return np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))

@@ -55,8 +55,9 @@ class TableRows:
     ) -> None:
         self._model, self._tokens, self._prompt = model, tokens, prompt
         self._block = block_tokens
-        self.prompt_length = len(tokens.prompt_ids(prompt))
-        self._cache = read_prompt(model, tokens.prompt_ids(prompt))
+        ids = tokens.prompt_ids(prompt)
+        self.prompt_length = len(ids)
+        self._cache = read_prompt(model, ids)
         self.shared = self._cache is not None and self._agrees()
 
     def _agrees(self) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer
 
 from steelyard.encoders.causal.source import CausalFiles
@@ -104,6 +106,14 @@ class CausalTokenizer:
     def prompt_ids(self, prompt: str) -> list[int]:
         """``bos`` and a prompt, tokenised by itself: what stands before a query's token."""
         return [self.bos, *self._tokenizer.encode(prompt, add_special_tokens=False).ids]
+
+
+def padded(rows: Sequence[Sequence[int]], eos: int) -> NDArray[np.int64]:
+    """Token ids of n texts, ``[n, longest]``, with eos after each: causal attention looks back."""
+    ids = np.full((len(rows), max(map(len, rows), default=0)), eos, dtype=np.int64)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = row
+    return ids
 
 
 def read_causal_tokenizer(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from steelyard.encoders.causal.model import CausalModel, open_causal_model
 from steelyard.encoders.causal.prompt_cache import PROBE_TOKENS, PromptCache
 from steelyard.encoders.causal.source import locate_causal_model
 from steelyard.encoders.causal.sparse_head import SLICE_TOKENS, sparse_head
-from steelyard.encoders.causal.tokens import CausalTokenizer, read_causal_tokenizer
+from steelyard.encoders.causal.tokens import CausalTokenizer, padded, read_causal_tokenizer
 from steelyard.encoders.pack.metadata import LM_HEAD, DocumentEncoderSpec, PackMetadata
 from steelyard.encoders.pack.spaces import vocabulary_hash
 from steelyard.errors import InputError, PackMismatchError, SteelyardError
@@ -95,7 +96,6 @@ class CausalEncoder:
         self.slice_tokens = slice_tokens
         self.query_max_length = query_max_length
         self._most_tokens: int | None = None
-        self._prompt: PromptCache | None = None
         self._say = say or (lambda _: None)
         if self.tokens.made:
             self._say(
@@ -184,15 +184,16 @@ class CausalEncoder:
 
         The prompt is read once, where the model can go on from it.
         """
-        prompt = self._spec.prompts["query"]
-        if self._prompt is None:
-            most = max(0, self.query_max_length - PROBE_TOKENS)
-            ids = self.tokens.prompt_ids(prompt)[:most]
-            self._prompt = PromptCache(self.model, ids, self.tokens.eos)
-        rows = self.tokens.ids(texts, self.query_max_length, prompt)
+        rows = self.tokens.ids(texts, self.query_max_length, self._spec.prompts["query"])
         dense = self._encode(rows, self._forward_queries).dense
         assert dense is not None  # noqa: S101 - the dense arm is always served
         return dense
+
+    @cached_property
+    def _prompt(self) -> PromptCache:
+        most = max(0, self.query_max_length - PROBE_TOKENS)
+        ids = self.tokens.prompt_ids(self._spec.prompts["query"])[:most]
+        return PromptCache(self.model, ids, self.tokens.eos)
 
     def _encode(
         self, rows: list[list[int]], forward: Callable[[list[list[int]]], DocumentVectors]
@@ -225,7 +226,6 @@ class CausalEncoder:
     def _forward_queries(self, rows: list[list[int]]) -> DocumentVectors:
         if not rows:
             return DocumentVectors(np.zeros((0, self.dims), dtype=np.float32))
-        assert self._prompt is not None  # noqa: S101 - encode_query has read it
         states = self._prompt.last_states(rows)[:, : self.dims]
         return DocumentVectors(l2_normalise(states.float().cpu().numpy()))
 
@@ -233,9 +233,7 @@ class CausalEncoder:
         import torch
 
         lengths = [len(row) for row in rows]
-        ids = np.full((len(rows), max(lengths, default=0)), self.tokens.eos, dtype=np.int64)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = row
+        ids = padded(rows, self.tokens.eos)
         if not ids.size:
             empty = np.zeros((0, self.dims), dtype=np.float32)
             return DocumentVectors(empty, SparseVectors.from_rows([], self.vocabulary_size))

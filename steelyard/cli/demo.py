@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import shlex
 import sys
 import time
@@ -20,6 +19,7 @@ from steelyard.cli.options import PrecisionOption
 from steelyard.cli.output import JsonOption, RichProgress, console, status, write_json
 from steelyard.cli.search import print_answer
 from steelyard.cli.summary import summary
+from steelyard.eval.bench.resident_memory import peak_resident_bytes
 from steelyard.eval.systems import FEEDBACK_DOCUMENTS
 
 if TYPE_CHECKING:
@@ -124,9 +124,11 @@ def demo(
             (shown,) = beside.result.collections
         else:
             progress.say(missing)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+    peak = peak_resident_bytes()
+    gigabytes = None if peak is None else peak / (1 << 30)
+    memory = "" if gigabytes is None else f", at most {gigabytes:.1f} GB of memory"
     seconds = time.perf_counter() - started
-    console.print(f"\n{seconds:.0f} s in all, at most {peak:.1f} GB of memory. Try your own:\n")
+    console.print(f"\n{seconds:.0f} s in all{memory}. Try your own:\n")
     console.print(
         f"  {_command()} search 'your words' --pack {shlex.quote(str(pack))} "
         f"--to {shlex.quote(url)} --k 5 --feedback 3\n",
@@ -141,7 +143,7 @@ def demo(
             "language_model": None if shown is None else shown.to_dict(),
             "agreement": {"queries": len(texts), "same": same},
             "seconds": round(seconds, 1),
-            "peak_memory_gb": round(peak, 2),
+            "peak_memory_gb": None if gigabytes is None else round(gigabytes, 2),
             "pack_id": made.metadata.pack_id,
             "recipe": made.metadata.provenance["recipe"],
             "document_precision": made.metadata.provenance["document_precision"],

@@ -6,7 +6,6 @@ Every job is a process of its own: it starts with nothing in memory, and its pea
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 from steelyard.encoders.query.encoder import QueryEncoder
 from steelyard.errors import SteelyardError
 from steelyard.eval.bench.counting_engine import CountingEngine
+from steelyard.eval.bench.resident_memory import peak_resident_bytes
 from steelyard.eval.bench.synthetic import synthetic_corpus, synthetic_pack
 from steelyard.indexer.build import EncodeSettings, encode_documents, index_corpus
 from steelyard.indexer.loading.load import complete_folder, load_folder
@@ -115,6 +115,11 @@ def bench_memory(
             name = url.format(f"bench_memory_{count}")
             peaks.append(_process(WHOLE, corpus, pack, folder / f"shards{count}", name)["peak"])
     few, many = peaks
+    if few is None or many is None:
+        raise SteelyardError(
+            "this system does not tell how much memory a process took at its peak",
+            "measure on Linux",
+        )
     return Memory(documents, documents * times, round(few), round(many), round(many / few, 3))
 
 
@@ -123,8 +128,8 @@ def result_of(measured: Overlap | Memory) -> dict[str, Any]:
     return asdict(measured)
 
 
-def _process(what: str, corpus: Path, pack: Path, shards: Path, url: str) -> dict[str, float]:
-    """One job in a fresh process: its seconds, imports aside, and its peak memory in MB."""
+def _process(what: str, corpus: Path, pack: Path, shards: Path, url: str) -> dict[str, Any]:
+    """One job in a fresh process: its seconds, imports aside, and MB at its peak, if known."""
     arguments = json.dumps([what, *map(str, (corpus, pack, shards)), url])
     done = subprocess.run(  # noqa: S603  (a list, never a shell)
         [sys.executable, "-m", "steelyard.eval.bench.indexing", arguments],
@@ -134,7 +139,7 @@ def _process(what: str, corpus: Path, pack: Path, shards: Path, url: str) -> dic
     )
     if done.returncode:
         raise SteelyardError(f"a job ended with {done.returncode}: {done.stderr.strip()[-500:]}")
-    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
 
 
@@ -158,8 +163,8 @@ def _job(what: str, corpus: str, pack: str, shards: str, url: str) -> None:
     else:
         index_corpus(source, queries, sinks, progress, settings)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "peak": peak}))
+    peak = peak_resident_bytes()
+    print(json.dumps({"seconds": seconds, "peak": None if peak is None else peak / (1 << 20)}))
 
 
 if __name__ == "__main__":

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-_STATUS = Path("/proc/self/status")
-_CLEAR = Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"
+from steelyard.eval.bench.resident_memory import peak_resident_bytes, reset_peak
 
 
 @dataclass
@@ -27,25 +23,15 @@ def peak_memory(device: str) -> Iterator[PeakMemory]:
     import torch
 
     peak = PeakMemory()
-    gc.collect()
     if device.startswith("cuda"):
+        gc.collect()
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         yield peak
         peak.extra_bytes = torch.cuda.max_memory_allocated(device) - before
         return
-    try:
-        # Freed memory that the allocator keeps would hide what the block takes.
-        ctypes.CDLL(None).malloc_trim(0)
-        _CLEAR.write_text(_RESET_PEAK)
-        before = _kilobytes("VmRSS")
-    except (OSError, AttributeError):
-        yield peak
-        return
+    held = reset_peak()
     yield peak
-    peak.extra_bytes = (_kilobytes("VmHWM") - before) * 1024
-
-
-def _kilobytes(name: str) -> int:
-    lines = _STATUS.read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    most = peak_resident_bytes()
+    if held is not None and most is not None:
+        peak.extra_bytes = most - held

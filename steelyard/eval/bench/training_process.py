@@ -6,7 +6,6 @@ each answer is a line of JSON.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from steelyard.encoders.causal.tower import CausalEncoder
+from steelyard.eval.bench.resident_memory import peak_resident_bytes, reset_peak
 from steelyard.eval.bench.training import TrainingSetting, Way
 from steelyard.training.batches import Batch
 from steelyard.training.lora import add_adapter
@@ -30,10 +30,6 @@ from steelyard.training.settings import (
 )
 from steelyard.training.tokenised import tokenise
 from steelyard.training.trainer import checkpoint_activations, towers_of
-
-_STATUS = Path("/proc/self/status")
-_CLEAR = Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"
 
 
 class Contender:
@@ -88,22 +84,16 @@ class Contender:
         if self._towers.device.type == "cuda":
             peak: int | None = torch.cuda.max_memory_allocated(self._towers.device)
         else:
-            peak = None if self._base is None else _resident("VmHWM")
+            peak = None if self._base is None else peak_resident_bytes()
         return {"base_bytes": self._base, "peak_bytes": peak}
 
     def _reset_peak(self) -> int | None:
         """What is held now; the peak counts from here."""
+        if self._towers.device.type != "cuda":
+            return reset_peak()
         gc.collect()
-        if self._towers.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._towers.device)
-            return int(torch.cuda.memory_allocated(self._towers.device))
-        try:
-            # What loading took and gave back would hide what a step takes.
-            ctypes.CDLL(None).malloc_trim(0)
-            _CLEAR.write_text(_RESET_PEAK)
-            return _resident("VmRSS")
-        except (OSError, AttributeError):
-            return None
+        torch.cuda.reset_peak_memory_stats(self._towers.device)
+        return int(torch.cuda.memory_allocated(self._towers.device))
 
 
 def main(job: Path) -> None:
@@ -115,11 +105,6 @@ def main(job: Path) -> None:
     answers = {"step": contender.step, "memory": contender.memory}
     for line in sys.stdin:
         print(json.dumps(answers[line.strip()]()), flush=True)
-
-
-def _resident(name: str) -> int:
-    lines = _STATUS.read_text(encoding="ascii").splitlines()
-    return next(int(x.split()[1]) * 1024 for x in lines if x.startswith(f"{name}:"))
 
 
 if __name__ == "__main__":

@@ -142,6 +142,7 @@ def query(
             ("token ids, the fast way", result.tokens_us),
             ("look-up, dense", result.dense_us),
             ("look-up, both arms", result.both_arms_us),
+            ("look-up, both arms, every word known", result.known_us),
             ("look-up, both arms, no word known", result.cold_us),
         )
     ]

@@ -45,8 +45,10 @@ class QueryBenchmark:
         threads: of the tokenizer by default.
         tokenizer_us: the bare tokenizer, ids taken out; ``tokenizer_one_thread_us``: by one.
         tokens_us: tokenising by the fast way. ``dense_us``: dense vectors by look-up.
-            ``both_arms_us``: dense and sparse. ``cold_us``: the same with nothing known.
-        dense_times, both_arms_times, cold_times: how often as fast as the bare tokenizer.
+            ``both_arms_us``: dense and sparse. ``known_us``: the same with every piece known, as
+            when queries come again; ``cold_us``: with none known.
+        dense_times, both_arms_times, known_times, cold_times: how often as fast as the bare
+            tokenizer.
         single_tokenizer_us, single_tokens_us, single_query_us: one query at a time, the last is
             both arms.
         single_tokens_ratio, single_ratio: over tokenising it with the tokenizer.
@@ -65,9 +67,11 @@ class QueryBenchmark:
     tokens_us: float
     dense_us: float
     both_arms_us: float
+    known_us: float
     cold_us: float
     dense_times: float
     both_arms_times: float
+    known_times: float
     cold_times: float
     single_tokenizer_us: float
     single_tokens_us: float
@@ -122,7 +126,7 @@ def bench_query(
         with _one_thread():
             tokenise(batches)
 
-    many, cold = _in_turns(
+    many, again, cold = _in_turns(
         encoder,
         [
             tokenise,
@@ -135,9 +139,9 @@ def bench_query(
         list(_batches(warm[-_AGAIN:], BATCH)),
     )
     bare, one_thread, tokens, dense, both = (s / len(texts) * 1e6 for s in many)
-    cold_us = cold / len(texts) * 1e6
+    known_us, cold_us = (seconds / len(texts) * 1e6 for seconds in (again, cold))
     some = texts[:SINGLE_QUERIES]
-    singles, _ = _in_turns(
+    singles, _, _ = _in_turns(
         encoder,
         [
             _each(lambda text: tokenizer.encode(text, add_special_tokens=False).ids),
@@ -160,9 +164,11 @@ def bench_query(
         tokens_us=tokens,
         dense_us=dense,
         both_arms_us=both,
+        known_us=known_us,
         cold_us=cold_us,
         dense_times=bare / dense,
         both_arms_times=bare / both,
+        known_times=bare / known_us,
         cold_times=bare / cold_us,
         single_tokenizer_us=single[0],
         single_tokens_us=single[1],
@@ -194,29 +200,38 @@ def _in_turns(
     contenders: Sequence[Callable[[Sequence[Any]], object]],
     timed: Sequence[Any],
     before: Sequence[Any],
-) -> tuple[list[float], float]:
-    """Median seconds of each from what is known now, and of the last from nothing known.
+) -> tuple[list[float], float, float]:
+    """Median seconds of each from what is known now; of the last with all known, with nothing.
 
     What was known is set back each time, and some of it encoded again, not timed: copying it has
     just emptied the processor's caches, which a service never does.
     """
     words = encoder.words
     known = words.known() if words is not None else ({}, {})
-    turns = [*((contender, known) for contender in contenders), (contenders[-1], ({}, {}))]
+    last = contenders[-1]
+
+    def forget() -> None:
+        if words is not None:
+            words.remember(({}, {}))
+
+    turns: list[tuple[Callable[[Sequence[Any]], object], Callable[[], object]]] = [
+        *((contender, lambda: None) for contender in contenders),
+        (last, lambda: last(timed)),
+        (last, forget),
+    ]
     seconds: list[list[float]] = [[] for _ in turns]
     for turn in range(_ROUNDS + 1):
-        for which, (contender, state) in enumerate(turns):
+        for which, (contender, prepare) in enumerate(turns):
             contender(before)
-            if words is not None and state is not known:
-                words.remember(state)
+            prepare()
             started = time.perf_counter()
             contender(timed)
             if turn:
                 seconds[which].append(time.perf_counter() - started)
             if words is not None:
                 words.remember(known)
-    *medians, cold = map(statistics.median, seconds)
-    return medians, cold
+    *medians, again, cold = map(statistics.median, seconds)
+    return medians, again, cold
 
 
 def _check(encoder: QueryEncoder, texts: list[str]) -> tuple[float, float]:

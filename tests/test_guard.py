@@ -54,7 +54,7 @@ def test_every_system_and_measure_is_in_the_table() -> None:
         learnt = {"lookup": "distilled", "full": "full", "bm25": "counted"}
         assert row.tolerance == learnt[row.system.split("+")[0]]
     assert max(EXPECTED.tolerances["counted"].values()) <= 0.0005
-    assert max(EXPECTED.tolerances["full"].values()) <= 0.002
+    assert max(EXPECTED.tolerances["full"].values()) <= 0.003
 
 
 def test_equal_figures_pass() -> None:

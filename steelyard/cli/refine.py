@@ -33,6 +33,8 @@ from steelyard.encoders.distillation.estimate import HeldOutEstimate
 from steelyard.encoders.distillation.settings import DistillationSettings
 
 DEFAULTS = DistillationSettings()
+PSEUDO_QUERIES = 36000
+"""Half of what a frozen embedding model's table is learnt from: a language model reads each."""
 
 
 def refine(
@@ -45,7 +47,7 @@ def refine(
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
     pseudo_queries: Annotated[
         int, typer.Option(min=30, help="That the full model reads, of all three kinds together.")
-    ] = DEFAULTS.pseudo_queries,
+    ] = PSEUDO_QUERIES,
     pools: PoolsOption = DEFAULTS.pools,
     lean: LeanOption = DEFAULTS.lean,
     epochs: Annotated[int, typer.Option(min=0, help="0 leaves the table.")] = DEFAULTS.epochs,

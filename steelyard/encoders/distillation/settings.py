@@ -44,7 +44,7 @@ class DistillationSettings:
     """
 
     seed: int = 0
-    pseudo_queries: int = 36000
+    pseudo_queries: int = 72000
     pools: int = 1
     pooling: str = AVERAGE
     start: str = ENTRIES

@@ -30,7 +30,7 @@ _PARTS: tuple[tuple[str, Callable[[float], dict[str, Any]]], ...] = (
     (r"epochs-(\d+)", lambda n: {"epochs": int(n)}),
     (r"lean-([\d.]+)", lambda x: {"lean": x}),
 )
-DEFAULT_VARIANTS = "default,48k,72k,join-2,average-2,average-3,words,margin,both-losses"
+DEFAULT_VARIANTS = "default,36k,108k,join-2,average-2,words,margin,both-losses"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,8 @@ BIN := .venv/bin
 demo: .venv/.demo
 	$(BIN)/steelyard demo
 
-# Two at a time: most tests wait for servers and processes of their own. By hand, `pytest` runs one.
 test: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest
 
 # The quality and speed figures that the docs state (about 45 minutes on 2 cores).
 figures: .venv/.dev demo/pack figures-llm

@@ -46,19 +46,6 @@ DIMS = 8
 SMALL_SETTINGS = DistillationSettings(pseudo_queries=1200, epochs=6, batch=64)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A process takes whole modules, and one takes all tests of the demo, which come first."""
-
-    def of_demo(item: pytest.Item) -> bool:
-        return "demo" in getattr(item, "fixturenames", ())
-
-    for item in items:
-        group = "demo" if of_demo(item) else item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: not of_demo(item))
-
-
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> QueryTokenizer:
     """A WordPiece tokenizer of fifteen tokens, made in memory."""

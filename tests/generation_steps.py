@@ -48,6 +48,11 @@ def encoded(queries: QueryEncoder, documents: Sequence[Document]) -> EncodedDocu
     return EncodedDocuments(documents, vectors.dense, vectors.sparse)
 
 
+def number_of(generation: Generation) -> int:
+    """The number that its name carries."""
+    return int(generation.name.rsplit("_", 1)[1], 16)
+
+
 class Side:
     """One engine with its records, and everything that is done to it."""
 
@@ -142,13 +147,13 @@ class Side:
 
     def numbers(self) -> list[int]:
         """Of all generations there are, newest first."""
-        return [int(one.name.rsplit("_", 1)[1], 16) for one in self.engine.generations()]
+        return [number_of(one) for one in self.engine.generations()]
 
     def current(self) -> int:
         """Number of the generation that is searched."""
         found = self.engine.resolve()
         assert found is not None
-        return int(found.name.rsplit("_", 1)[1], 16)
+        return number_of(found)
 
     def stored(self, generation: Generation) -> dict[str, object]:
         """Number that each document carries."""

@@ -23,7 +23,7 @@ from steelyard.plugin.packs import open_packs
 from steelyard.plugin.searcher import Searcher
 from steelyard.plugin.urls import open_engine
 from tests.conftest import ROOT
-from tests.generation_steps import DOCUMENTS, WORDS, Side, clean, named
+from tests.generation_steps import DOCUMENTS, WORDS, Side, clean, named, number_of
 
 pytest_plugins = ["tests.servers.opensearch", "tests.servers.milvus"]
 
@@ -163,7 +163,8 @@ def whole(side: Side) -> None:
     assert current is not None
     stored = side.stored(current)
     assert len([i for i in stored if i.startswith("d")]) == DOCUMENTS
-    assert {value for i, value in stored.items() if i.startswith("d")} == {side.current()}
+    # Not what the alias says by now: a killed process's last request may still be on its way.
+    assert {value for i, value in stored.items() if i.startswith("d")} == {number_of(current)}
 
 
 def check(side: Side, command: str, number: int, before: int) -> None:

@@ -19,7 +19,6 @@ from steelyard.cli.options import PrecisionOption
 from steelyard.cli.output import JsonOption, RichProgress, console, status, write_json
 from steelyard.cli.search import print_answer
 from steelyard.cli.summary import summary
-from steelyard.eval.bench.resident_memory import peak_resident_bytes
 from steelyard.eval.systems import FEEDBACK_DOCUMENTS
 
 if TYPE_CHECKING:
@@ -53,6 +52,7 @@ def demo(
     """Embed, distill, index, measure and search SciFact, with nothing but this machine."""
     from steelyard.encoders.distillation.settings import DistillationSettings
     from steelyard.encoders.query.encoder import QueryEncoder
+    from steelyard.eval.bench.resident_memory import peak_resident_bytes
     from steelyard.eval.collection import read_judged
     from steelyard.eval.runs import read_trec
     from steelyard.indexer.build import EncodeSettings, index_corpus

@@ -20,6 +20,7 @@ from steelyard.encoders.documents.model_source import locate_model
 from steelyard.encoders.pack.query_tokenizer import query_tokenizer
 from steelyard.encoders.query import word_cache
 from steelyard.encoders.query.encoder import QueryEncoder
+from steelyard.encoders.query.learnt_pieces import MAX_LENGTH
 from steelyard.encoders.query.tokenizer import PackTokenizer, encode_arms, load_tokenizer
 from steelyard.encoders.query.word_cache import WordCache, open_word_cache
 from tests.conftest import SCIFACT
@@ -197,24 +198,22 @@ def test_long_texts_are_cut_alike() -> None:
         check(pair[0], pair[1], batch)
 
 
-def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(word_cache, "MAX_PIECES", 50)
+def test_memory_is_bounded() -> None:
     _, exact = tokenizers("llama3", "")
-    words = open_word_cache(exact.tokenizer, settings_of("llama3"))
+    words = open_word_cache(exact.tokenizer, settings_of("llama3"), limit=50)
     assert words is not None
     tokens = PackTokenizer(exact.tokenizer, ROWS, words=words)
     for text in texts()[:30]:
         check(tokens, exact, [text])
         assert len(words) <= 50
     before = len(words)
-    words.encode_one("y" * (word_cache.MAX_LENGTH + 1))
+    words.encode_one("y" * (MAX_LENGTH + 1))
     assert len(words) == before
 
 
-def test_threads_share_the_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(word_cache, "MAX_PIECES", 200)
+def test_threads_share_the_words() -> None:
     _, exact = tokenizers("gpt2", "")
-    words = open_word_cache(exact.tokenizer, settings_of("gpt2"))
+    words = open_word_cache(exact.tokenizer, settings_of("gpt2"), limit=200)
     tokens = PackTokenizer(exact.tokenizer, ROWS, words=words)
     wanted = exact.encode(texts())
     wrong: list[str] = []

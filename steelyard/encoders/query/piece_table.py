@@ -17,12 +17,15 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
+from steelyard.encoders.query.cutters import SPACE, Cutter
+
 KEY_BYTES = 16
 """Longer pieces have no key; they come once."""
 
-_SPACE = 0x20
-_EMPTY_PIECE = np.uint64(_SPACE)
-"""Key of a piece of no bytes: no piece has a space. 0 is the key of an empty slot."""
+_SPACED = np.uint64(0x80)
+"""In the key of a piece with a space before it, which the key leaves out: the first byte's highest
+bit is the other way round. No other text in UTF-8 begins so: a byte with that bit stands before
+one that has it too, any other before none that goes on with a character."""
 
 _LOW_BYTES = np.array([(1 << 8 * count) - 1 for count in range(9)], dtype=np.uint64)
 _MULTIPLIERS = tuple(map(np.uint64, (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0xD6E8FEB86659FD93)))
@@ -33,31 +36,7 @@ _IDS = 16
 """Of a piece, at most on average; of those without a key, ids stay behind when they are gone."""
 
 
-Cutter: TypeAlias = Callable[[bytes], tuple[NDArray[np.int64], NDArray[np.int64]]]
-"""Bytes of a text to where its pieces start and end."""
-
 Learn: TypeAlias = Callable[[Sequence[str]], Sequence[bytes | None]]
-
-
-def at_spaces(data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """What stands between two spaces, also nothing."""
-    spaces = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == _SPACE)
-    return np.concatenate(([0], spaces + 1)), np.append(spaces, len(data))
-
-
-def at_spaces_and(apart: str) -> Cutter:
-    """What stands between two spaces, cut before and after each of some ASCII characters."""
-    cut_off = f" {apart}".encode("ascii")
-    in_words = bytes(byte not in cut_off for byte in range(256))
-
-    def cut(data: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        in_word = np.frombuffer(data.translate(in_words), dtype=np.bool_)
-        there = np.frombuffer(data, dtype=np.uint8) != _SPACE
-        inside = np.zeros(len(data) + 1, dtype=np.bool_)  # whether a word goes on here
-        np.logical_and(in_word[1:], in_word[:-1], out=inside[1:-1])
-        return np.flatnonzero(there > inside[:-1]), np.flatnonzero(there > inside[1:]) + 1
-
-    return cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +45,10 @@ class Pieces:
 
     Attributes:
         data: the text's bytes, UTF-8.
-        starts, ends: int64 ``[n]``, of each piece.
-        first, second: uint64 ``[n]``, bytes 0 to 7 and 8 to 15, zeros behind a piece's end. What
-            they hold for longer pieces means nothing.
+        starts, ends: int64 ``[n]``, of each piece, with the space before it if it has one.
+        first, second: uint64 ``[n]``, bytes 0 to 7 and 8 to 15 behind that space, zeros behind a
+            piece's end. What they hold for longer pieces means nothing.
+        long: bool ``[n]``, which pieces have no key.
     """
 
     data: bytes
@@ -76,21 +56,24 @@ class Pieces:
     ends: NDArray[np.int64]
     first: NDArray[np.uint64]
     second: NDArray[np.uint64]
+    long: NDArray[np.bool_]
 
     @classmethod
     def cut(cls, data: bytes, cutter: Cutter) -> Pieces:
-        """Cut a text in UTF-8."""
+        """Cut a text in UTF-8 that holds no zeros."""
         padded = data + bytes(KEY_BYTES)
         starts, ends = cutter(data)
         # At each byte the number that begins there.
         numbers: NDArray[np.uint64] = np.ndarray(
             (len(padded) - 7,), dtype="<u8", buffer=padded, strides=(1,)
         )
-        lengths = ends - starts
-        first = numbers[starts] & _LOW_BYTES.take(lengths, mode="clip")
-        second = numbers[starts + 8] & _LOW_BYTES.take(lengths - 8, mode="clip")
-        first[first == 0] = _EMPTY_PIECE
-        return cls(data, starts, ends, first, second)
+        spaced = np.frombuffer(padded, dtype=np.uint8).take(starts) == SPACE
+        at = starts + spaced
+        lengths = ends - at
+        first = numbers[at] & _LOW_BYTES.take(lengths, mode="clip")
+        second = numbers[at + 8] & _LOW_BYTES.take(lengths - 8, mode="clip")
+        first ^= spaced.view(np.uint8) * _SPACED
+        return cls(data, starts, ends, first, second, lengths > KEY_BYTES)
 
     def begins(self, byte: int) -> NDArray[np.int64]:
         """The pieces that begin with this byte, no space."""
@@ -98,11 +81,6 @@ class Pieces:
 
     def __len__(self) -> int:
         return len(self.starts)
-
-    def without_key(self) -> NDArray[np.bool_]:
-        """Which pieces are too long."""
-        long: NDArray[np.bool_] = self.ends - self.starts > KEY_BYTES
-        return long
 
     def texts(self, which: NDArray[np.int64]) -> list[str]:
         """These pieces as strings."""
@@ -234,7 +212,7 @@ class PieceTable:
         with self._lock:
             found = self._slots.find(pieces.first, pieces.second)
             begin, counts = found.view(np.int64)[:, 2:].T
-            unknown = np.flatnonzero((found[:, 0] == 0) | pieces.without_key())
+            unknown = np.flatnonzero((found[:, 0] == 0) | pieces.long)
             refused = unknown[:0]
             if len(unknown):
                 begin[unknown], counts[unknown] = self._learn(pieces, unknown, learn)
@@ -254,7 +232,7 @@ class PieceTable:
         """Which pieces it holds."""
         with self._lock:
             found = self._slots.find(pieces.first, pieces.second)
-        known: NDArray[np.bool_] = (found[:, 0] != 0) & ~pieces.without_key()
+        known: NDArray[np.bool_] = (found[:, 0] != 0) & ~pieces.long
         return known
 
     def _learn(
@@ -271,7 +249,7 @@ class PieceTable:
         back = np.fromiter(map(place.__getitem__, texts), np.int64, len(texts))
         of = np.empty(len(found), dtype=np.int64)
         of[back] = unknown
-        kept = np.flatnonzero(~(none | pieces.without_key()[of]))
+        kept = np.flatnonzero(~(none | pieces.long[of]))
         of = of[kept]
         self._put(
             np.stack(

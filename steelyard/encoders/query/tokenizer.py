@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from steelyard.encoders.query.word_cache import FlatIds, WordCache, open_word_cache
+from steelyard.encoders.query.flat_ids import FlatIds
+from steelyard.encoders.query.word_cache import WordCache, open_word_cache
 from steelyard.errors import PackError
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -32,6 +32,9 @@ _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 _SPLITS = frozenset({_GPT2, _LLAMA3, _QWEN2})
 """Patterns that match every character, and a space after another character only by itself."""
 
+_CONTRACTS = "'"
+"""The sign whose word goes on with letters."""
+
 _COMPOSED = "<=>"
 """What NFC and NFKC join with a stroke behind it to one character, such as U+2260."""
 
@@ -45,21 +48,33 @@ class WordRules:
     """What is known of a tokenizer.
 
     Attributes:
-        split: printable ASCII, with no space but perhaps the first character, to its words as
-            the model's vocabulary writes them.
+        split: printable ASCII, with no space but perhaps at its beginning, to its words: nothing
+            is lost but, with ``drops_spaces``, those. Each word is its own only word.
+        written: a word as the model's vocabulary writes it.
         lowercase: the tokenizer lower-cases; ``split`` takes text that already is.
+        leading: a text that does not begin with one of these characters gets a space; empty: none
+            does.
         white_space: characters that separate as a space does.
-        repeats: spaces that follow each other, or end a text, are no exception.
+        drops_spaces: spaces belong to no word.
+        runs: several spaces before a word are cut as one piece with it; else each is a word.
         beyond_ascii: pieces with other printable characters do not depend on others either.
-        apart: ASCII characters that are words wherever they stand, with or without a space.
+        apart: with ``drops_spaces``: ASCII characters that are words wherever they stand.
+        joined: without: ASCII signs beside which words may go on; between other signs, letters
+            and digits, where one kind follows another, they never do. None: they may.
+        signs_lead: but between a sign and the letter behind it.
     """
 
     split: Split
+    written: Callable[[str], str]
     lowercase: bool
+    leading: str = ""
     white_space: str = ""
-    repeats: bool = True
+    drops_spaces: bool = False
+    runs: bool = False
     beyond_ascii: bool = False
     apart: str = ""
+    joined: str | None = None
+    signs_lead: bool = False
 
 
 def word_rules(tokenizer: Mapping[str, Any]) -> WordRules | None:
@@ -69,17 +84,21 @@ def word_rules(tokenizer: Mapping[str, Any]) -> WordRules | None:
     if lowercase is None or settings is None:
         return None
     if settings["type"] == "BertPreTokenizer":
-        find = re.compile("[A-Za-z0-9]+|[^ A-Za-z0-9]").findall
         composes = not _kinds(normalizer).isdisjoint({"NFC", "NFKC"})
         joined = _COMPOSED if composes else ""
-        apart = "".join(c for c in string.punctuation if c not in joined)
-        return WordRules(find, lowercase, white_space="\t\n\r", beyond_ascii=True, apart=apart)
+        return WordRules(
+            re.compile("[A-Za-z0-9]+|[^ A-Za-z0-9]").findall,
+            str,
+            lowercase,
+            white_space="\t\n\r",
+            drops_spaces=True,
+            beyond_ascii=True,
+            apart="".join(c for c in string.punctuation if c not in joined),
+        )
     beyond_ascii = _KEEPS_SPACES.issuperset(_kinds(normalizer))
     if settings["type"] == "Metaspace":
-        metaspace = _metaspace(settings)
-        return metaspace and WordRules(metaspace, lowercase, beyond_ascii=beyond_ascii)
-    split = _byte_level(settings)
-    return split and WordRules(split, lowercase, repeats=False, beyond_ascii=beyond_ascii)
+        return _metaspace(settings, lowercase, beyond_ascii)
+    return _byte_level(settings, lowercase, beyond_ascii)
 
 
 def _kinds(normalizer: Mapping[str, Any] | None) -> set[str]:
@@ -104,23 +123,25 @@ def _lowercases(normalizer: Mapping[str, Any] | None) -> bool | None:
     return True if kind == "Lowercase" else False if kind in _IDENTITY else None
 
 
-def _metaspace(settings: Mapping[str, Any]) -> Split | None:
+def _metaspace(
+    settings: Mapping[str, Any], lowercase: bool, beyond_ascii: bool
+) -> WordRules | None:
     """A word is a space and what follows it; the first may get a space of its own."""
     if settings["replacement"] != _SPACE_MARK or not settings.get("split", True):
         return None
-    prepends = settings.get("prepend_scheme", "always") != "never"
-
-    def split(text: str) -> list[str]:
-        marked = text.replace(" ", _SPACE_MARK)
-        if prepends and text and text[0] != " ":
-            marked = _SPACE_MARK + marked
-        return [marked] if marked else []
-
-    return split
+    return WordRules(
+        lambda text: [text] if text else [],
+        lambda word: word.replace(" ", _SPACE_MARK),
+        lowercase,
+        leading="" if settings.get("prepend_scheme", "always") == "never" else f" {_SPACE_MARK}",
+        beyond_ascii=beyond_ascii,
+    )
 
 
-def _byte_level(settings: Mapping[str, Any]) -> Split | None:
-    """Cut by one pattern after the other, then written with a sign for the space."""
+def _byte_level(
+    settings: Mapping[str, Any], lowercase: bool, beyond_ascii: bool
+) -> WordRules | None:
+    """Cut by one pattern after the other; the vocabulary has a sign for the space."""
     parts = settings["pretokenizers"] if settings["type"] == "Sequence" else [settings]
     if not parts or parts[-1]["type"] != "ByteLevel":
         return None
@@ -129,28 +150,39 @@ def _byte_level(settings: Mapping[str, Any]) -> Split | None:
         if part["type"] == "Digits":
             patterns.append("[0-9]|[^0-9]+" if part["individual_digits"] else "[0-9]+|[^0-9]+")
         elif _is_known_split(part):
-            patterns.append(_ascii(part["pattern"]["Regex"]))
+            patterns.append(part["pattern"]["Regex"])
         else:
             return None
     by_space = any(part["type"] == "Split" for part in parts)
     if parts[-1].get("use_regex", True):
-        patterns.append(_ascii(_GPT2))
+        patterns.append(_GPT2)
         by_space = True
     prefix = bool(parts[-1]["add_prefix_space"])
     if not by_space or (prefix and len(parts) > 1):
         return None
-    finds: list[Split] = [re.compile(pattern).findall for pattern in patterns]
+    return WordRules(
+        _by_patterns(list(map(_ascii, patterns))),
+        lambda word: word.replace(" ", _BYTE_SPACE),
+        lowercase,
+        leading=" " if prefix else "",
+        runs=True,
+        beyond_ascii=beyond_ascii,
+        joined=None if prefix else _CONTRACTS,
+        signs_lead=not {_LLAMA3, _QWEN2}.isdisjoint(patterns),
+    )
 
-    first, *others = finds
+
+def _by_patterns(patterns: Sequence[str]) -> Split:
+    """Words of a byte-level tokenizer: cut by one pattern after the other."""
+    first, *others = (re.compile(pattern).findall for pattern in patterns)
 
     def split(text: str) -> list[str]:
-        if prefix and text and text[0] != " ":
-            text = " " + text
+        # All patterns leave letters together, and a space with them.
+        if text[1:].isalpha() and (text[0] == " " or text[0].isalpha()):
+            return [text]
         words = first(text)
         for find in others:
             words = [word for piece in words for word in find(piece)]
-        if words:
-            words[0] = words[0].replace(" ", _BYTE_SPACE)
         return words
 
     return split

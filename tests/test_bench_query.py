@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from steelyard.encoders.query.encoder import QueryEncoder
@@ -37,6 +39,7 @@ def test_other_ids_than_the_tokenizers_end_the_run(tiny_encoder: QueryEncoder) -
     assert words is not None
     words.encode(["heavy arm", "heavy light"])
     known = words.known()
-    words.remember({**known, "arm": known["light"]})
+    pieces = {**known.pieces, "arm": known.pieces["light"]}
+    words.remember(replace(known, pieces=pieces))
     with pytest.raises(SteelyardError, match="other token ids"):
         module._check(tiny_encoder, ["heavy arm"])

@@ -135,6 +135,39 @@ def test_added_tokens_that_end_in_a_sign_stay_whole(name: str) -> None:
     check(pair[0], pair[1], ["a vitamin. and, vitamin.", "vitamin, why? end.", "(vitamin d) b."])
 
 
+@pytest.mark.parametrize("content", ["<unused0>", "vitamin12", "p53", "0x"])
+def test_added_tokens_of_letters_and_digits_stay_whole(content: str) -> None:
+    tokenizer = Tokenizer.from_str(trained("smollm2", added=False))
+    tokenizer.add_tokens([AddedToken(content, normalized=False)])
+    words = open_word_cache(tokenizer, json.loads(tokenizer.to_str()))
+    assert words is not None
+    pair = [PackTokenizer(tokenizer, ROWS, words=words) for words in (words, None)]
+    check(pair[0], pair[1], [f"a {content} b", f"({content})", f"{content}7", "cells. 12a b3"])
+    words.forget()
+    words.encode(many(["the cells"]))
+    assert words.hit_rate(["the cells."]) == pytest.approx(2 / 3), "signs are still cut off"
+
+
+@pytest.mark.parametrize("name", ["bert", "llama3", "roberta", "smollm2"])
+def test_what_was_known_is_known_again(name: str) -> None:
+    _, exact = tokenizers(name, "")
+    words = open_word_cache(exact.tokenizer, settings_of(name))
+    assert words is not None
+    some, others = texts()[:75], texts()[75:]
+    words.encode(some)
+    words.encode_one(others[0])
+    known, rate = words.known(), words.hit_rate(others)
+    assert 0 < rate < 1
+    words.encode(others)
+    words.forget()
+    assert words.hit_rate(others) == 0
+    for _ in range(2):
+        words.remember(known)
+        assert words.hit_rate(others) == rate
+        assert words.known().pieces == known.pieces
+        check(PackTokenizer(exact.tokenizer, ROWS, words=words), exact, others)
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_real_texts_take_the_fast_way(name: str) -> None:
     fast, exact = tokenizers(name, "")

@@ -73,6 +73,11 @@ KNOWN: dict[str, Callable[[], tuple[str, Any, Any]]] = {
     "roberta": lambda: ("bytes", None, pre.ByteLevel(add_prefix_space=True)),
     "llama3": lambda: ("bytes", None, _with_pattern(LLAMA3)),
     "qwen2": lambda: ("bytes", normalizers.NFC(), _with_pattern(QWEN2)),
+    "llama3-lower": lambda: (
+        "bytes",
+        normalizers.Sequence([normalizers.NFD(), normalizers.Lowercase()]),
+        _with_pattern(LLAMA3),
+    ),
     "smollm2": lambda: ("bytes", None, _digits_first(one_by_one=True)),
     "runs-of-digits": lambda: ("bytes", normalizers.NFKC(), _digits_first(one_by_one=False)),
     "metaspace-always": lambda: ("bpe", None, _metaspace("always")),

@@ -49,9 +49,9 @@ def with_spaces(
 
     Args:
         apart: ASCII characters that are pieces of their own.
-        joined: ASCII signs with no cut beside them, as there is none beside what is not ASCII;
-            None: no cut between kinds. Else letters, digits and other signs, all ASCII, are cut
-            where one kind follows another.
+        joined: None: no cut between kinds. Else a cut where one kind, of letters, digits and
+            signs, follows another, but not beside one of these ASCII digits and signs, as not
+            beside what is not ASCII.
         signs_lead: no cut between a sign and the letter behind it.
         runs: no cut between two spaces.
     """
@@ -85,9 +85,9 @@ def _kinds(apart: str, joined: str | None) -> bytes:
         for characters, kind in (
             (string.ascii_letters, _LETTER),
             (string.digits, _DIGIT),
-            ("".join(sign for sign in string.punctuation if sign not in joined), _SIGN),
+            (string.punctuation, _SIGN),
         ):
-            for byte in characters.encode("ascii"):
+            for byte in set(characters.encode("ascii")) - set(joined.encode("ascii")):
                 kinds[byte] = kind
     for byte in apart.encode("ascii"):
         kinds[byte] = _ALONE

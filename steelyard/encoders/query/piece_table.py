@@ -164,6 +164,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+@dataclass(frozen=True, slots=True)
+class TableState:
+    """A copy of what a table knows: the rows of its slots, ids in a row, how many pieces."""
+
+    slots: NDArray[np.uint64]
+    ids: NDArray[np.int32]
+    known: int
+
+
 class PieceTable:
     """Token ids of pieces, bounded; safe to use from many threads.
 
@@ -195,6 +204,21 @@ class PieceTable:
             self._slots = _Slots.empty(_FIRST_BITS)
             self._pool = np.empty(1 << _FIRST_BITS, dtype=np.int32)
             self._used = self._known = 0
+
+    def known(self) -> TableState:
+        """What it knows now, for ``remember``."""
+        with self._lock:
+            return TableState(
+                self._slots.rows.copy(), self._pool[: self._used].copy(), self._known
+            )
+
+    def remember(self, state: TableState) -> None:
+        """Forget everything but this."""
+        with self._lock:
+            self.clear()
+            self._slots = _Slots(state.slots.copy())
+            self._write(state.ids.tobytes())
+            self._known = state.known
 
     def encode(
         self, pieces: Pieces, learn: Learn

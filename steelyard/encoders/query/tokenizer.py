@@ -152,7 +152,7 @@ class PackTokenizer:
 
 
 def encode_arms(arms: Sequence[PackTokenizer], texts: Sequence[str]) -> list[TokenRows]:
-    """Token ids of the same texts by each arm's settings; texts are split once for all.
+    """Token ids of the same texts by each arm's settings, which share what they have in common.
 
     Args:
         arms: share one tokenizer and its fast way.

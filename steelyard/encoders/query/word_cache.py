@@ -4,15 +4,17 @@ A piece is what stands between two spaces, or less where the tokenizer is sure t
 once, word by word (``learnt_pieces``); from then on one text is a split at its spaces and a
 dictionary look-up a piece, and many texts are a few calls on arrays (``cutters``,
 ``piece_table``). What the fast way does not know for certain is left to the tokenizer: texts with
-characters that cannot be printed or an added token, one by one also those with a run of spaces
-where such runs are tokens; and tokenizers of another make (``words``).
+characters that cannot be printed or an added token; where runs of spaces are tokens also those
+that hold one, unless they come in a batch; and tokenizers of another make (``words``).
 """
 
 from __future__ import annotations
 
+import re
 import string
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from tokenizers import Tokenizer
 from steelyard.encoders.query.cutters import SPACE, Cutter, with_spaces, without_spaces
 from steelyard.encoders.query.flat_ids import FlatIds, in_a_row, spliced
 from steelyard.encoders.query.learnt_pieces import ASK, LearntPieces
-from steelyard.encoders.query.piece_table import Pieces, PieceTable
+from steelyard.encoders.query.piece_table import Pieces, PieceTable, TableState
 from steelyard.encoders.query.words import WordRules, word_rules
 
 MAX_PIECES = 1 << 17
@@ -45,6 +47,8 @@ _NUL = "\0"
 _NOT_KNOWN = "\2"
 """Stands for such a text: a piece that no text on the fast way has."""
 
+_LETTER_BY_DIGIT = re.compile("[A-Za-z][0-9]|[0-9][A-Za-z]")
+
 _PROOF = (
     "What is the effect of vitamin D3 on COVID-19 patients' outcomes?",
     "it's we're they'll I'd don't IT'S WE'RE 'tis rock'n'roll 'sup ' d 'LL",
@@ -61,6 +65,32 @@ _PROOF = (
     *("", "a", " ", "!", "!!!", "?! ...", "A1b2C3", "MiXeD CaSe TEXT", "x" * 120, "9" * 40),
 )
 """Texts on which the fast way must agree with the tokenizer before it is used."""
+
+_PROOF_PREFIXES = ("", "q: ")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a cache remembers, copied: pieces by text, and those that batches brought."""
+
+    pieces: dict[str, bytes]
+    in_table: TableState
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """Texts with marks before them.
+
+    Attributes:
+        pieces: of all texts; ``marks``: int64 ``[n]``, which of them are marks.
+        indptr: int64 ``[pieces + 1]``, where each piece's ids begin.
+        rows: ids of the texts.
+    """
+
+    pieces: Pieces
+    marks: NDArray[np.int64]
+    indptr: NDArray[np.int64]
+    rows: FlatIds
 
 
 class WordCache:
@@ -119,17 +149,20 @@ class WordCache:
         known = np.delete(self._table.knows(pieces), pieces.begins(_MARK_BYTE))
         return float(known.mean()) if len(known) else 0.0
 
-    def known(self) -> dict[str, bytes]:
+    def known(self) -> Known:
         """What is remembered now, for ``remember``; benchmarks compare from one state."""
-        return dict(self._pieces)
+        return Known(dict(self._pieces), self._table.known())
 
-    def remember(self, known: Mapping[str, bytes]) -> None:
+    def remember(self, known: Known) -> None:
         """Forget everything but this, which the same cache knew before."""
         self._pieces.clear()
-        self._pieces.update(known)
+        self._pieces.update(known.pieces)
+        self._table.remember(known.in_table)
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._pieces.clear()
         self._table.clear()
-        if known:
-            self._table.encode(self._pieces_of(_marked(list(known))), self._learn)
 
     def _pieces_of(self, data: bytes) -> Pieces:
         return Pieces.cut(self._prepared(data), self._cutter)
@@ -170,26 +203,27 @@ class WordCache:
         if data.count(_MARK_BYTE) != len(texts) or 0 in data:
             texts = [_NOT_KNOWN if _MARK in text or _NUL in text else text for text in texts]
             data = self._joined(texts, first)
-        pieces, found, piece_ids = self._encode_marked(data)
-        rows = {first: found}
+        cut = self._encode_marked(data)
+        rows = {first: cut.rows}
         if others and not self._rules.leading:  # where a text begins would differ with a prefix
-            tails = piece_ids[_tail_pieces(data, pieces, len(first))]
+            tails = cut.indptr[_tail_pieces(data, cut, len(first))]
+            # As ``_tail_pieces`` has it, a text that begins with a space is all head.
             heads = [text.partition(" ")[0] or text for text in texts]
             for prefix in set(others) - {first}:
-                marked = self._joined(heads, prefix)
-                rows[prefix] = spliced(self._encode_marked(marked)[1], found, tails)
+                of_heads = self._encode_marked(self._joined(heads, prefix)).rows
+                rows[prefix] = spliced(of_heads, cut.rows, tails)
         for prefix in prefixes:
             if prefix not in rows:
-                rows[prefix] = self._encode_marked(self._joined(texts, prefix))[1]
+                rows[prefix] = self._encode_marked(self._joined(texts, prefix)).rows
         return [rows[prefix] for prefix in prefixes]
 
-    def _encode_marked(self, data: bytes) -> tuple[Pieces, FlatIds, NDArray[np.int64]]:
-        """Marked texts: pieces, rows of ids, and where each piece's ids begin."""
+    def _encode_marked(self, data: bytes) -> _Cut:
         pieces = self._pieces_of(data)
         ids, indptr, refused = self._table.encode(pieces, self._learn)
-        begins = pieces.begins(_MARK_BYTE)
-        asked = np.unique(np.searchsorted(begins, refused, side="right") - 1)
-        return pieces, FlatIds(ids, np.append(indptr[begins], indptr[-1]), asked), indptr
+        marks = pieces.begins(_MARK_BYTE)
+        asked = np.unique(np.searchsorted(marks, refused, side="right") - 1)
+        rows = FlatIds(ids, np.append(indptr[marks], indptr[-1]), asked)
+        return _Cut(pieces, marks, indptr, rows)
 
     def _joined(self, texts: Sequence[str], prefix: str) -> bytes:
         """Texts with a mark and the prefix before each."""
@@ -235,12 +269,12 @@ def _cutter(rules: WordRules, added: Sequence[str]) -> Cutter:
     held = set().union(*added)
     if rules.drops_spaces:
         return without_spaces("".join(c for c in rules.apart if c not in held) + _MARK)
-    if rules.joined is not None:
-        joined = rules.joined + "".join(c for c in string.punctuation if c in held)
-        cut = with_spaces(_MARK, joined, signs_lead=rules.signs_lead, runs=rules.runs)
-        if all(len(cut(token.encode("utf-8"))[0]) == 1 for token in added):
-            return cut
-    return with_spaces(_MARK, runs=rules.runs)
+    if rules.joined is None:
+        return with_spaces(_MARK, runs=rules.runs)
+    joined = rules.joined + "".join(c for c in string.punctuation if c in held)
+    if any(map(_LETTER_BY_DIGIT.search, added)):
+        joined += string.digits
+    return with_spaces(_MARK, joined, signs_lead=rules.signs_lead, runs=rules.runs)
 
 
 def _marked(texts: Sequence[str], prefix: str = "") -> bytes:
@@ -249,22 +283,22 @@ def _marked(texts: Sequence[str], prefix: str = "") -> bytes:
     return (before + before.join(texts)).encode("utf-8", "surrogatepass")
 
 
-def _tail_pieces(data: bytes, pieces: Pieces, prefix: int) -> NDArray[np.int64]:
+def _tail_pieces(data: bytes, cut: _Cut, prefix_bytes: int) -> NDArray[np.int64]:
     """Of each text, the first piece at or behind its first space; the end if it begins with one.
 
     Args:
         data: the texts as they were joined.
-        pieces: the same, cut.
-        prefix: bytes of the prefix of each text.
+        cut: the same, cut.
+        prefix_bytes: length of the prefix before each text.
     """
-    signs = np.frombuffer(data + _MARK.encode(), dtype=np.uint8)
-    marks = np.flatnonzero(signs == _MARK_BYTE)
-    starts, ends = marks[:-1] + 1 + prefix, marks[1:]
-    spaces = np.append(np.flatnonzero(signs == SPACE), len(data))
+    found = np.frombuffer(data + _MARK.encode(), dtype=np.uint8)
+    marks = cut.pieces.starts[cut.marks]
+    starts, ends = marks + 1 + prefix_bytes, np.append(marks[1:], len(data))
+    spaces = np.append(np.flatnonzero(found == SPACE), len(data))
     at = np.minimum(spaces[np.searchsorted(spaces, starts)], ends)
-    at = np.where(signs[starts] == SPACE, ends, at)
-    found: NDArray[np.int64] = np.searchsorted(pieces.starts, at)
-    return found
+    at = np.where(found[starts] == SPACE, ends, at)
+    pieces: NDArray[np.int64] = np.searchsorted(cut.pieces.starts, at)
+    return pieces
 
 
 def open_word_cache(
@@ -294,15 +328,16 @@ def _agrees(cache: WordCache, tokenizer: Tokenizer) -> bool:
     """Whether all give the same ids for the sample: by texts, in a batch, by the tokenizer."""
     try:
         # Not `encode`: so few texts would go one by one a second time.
-        (batch,) = cache._encode_block(_PROOF, [""])
-        asked = set(batch.asked.tolist())
-        for row, text in enumerate(_PROOF):
-            wanted = tokenizer.encode(text, add_special_tokens=False).ids
-            if cache.encode_one(text) not in (None, wanted):
-                return False
-            found = batch.ids[batch.indptr[row] : batch.indptr[row + 1]].tolist()
-            if row not in asked and found != wanted:
-                return False
+        batches = cache._encode_block(_PROOF, _PROOF_PREFIXES)
+        for prefix, batch in zip(_PROOF_PREFIXES, batches, strict=True):
+            asked = set(batch.asked.tolist())
+            for row, text in enumerate(_PROOF):
+                wanted = tokenizer.encode(prefix + text, add_special_tokens=False).ids
+                if cache.encode_one(prefix + text) not in (None, wanted):
+                    return False
+                found = batch.ids[batch.indptr[row] : batch.indptr[row + 1]].tolist()
+                if row not in asked and found != wanted:
+                    return False
     except Exception:  # the library raises bare Exception
         return False
     return True

@@ -33,7 +33,7 @@ _SPLITS = frozenset({_GPT2, _LLAMA3, _QWEN2})
 """Patterns that match every character, and a space after another character only by itself."""
 
 _CONTRACTS = "'"
-"""The sign whose word goes on with letters."""
+"""The patterns above take some letters behind it, as in "don't", into its word."""
 
 _COMPOSED = "<=>"
 """What NFC and NFKC join with a stroke behind it to one character, such as U+2260."""
@@ -52,16 +52,17 @@ class WordRules:
             is lost but, with ``drops_spaces``, those. Each word is its own only word.
         written: a word as the model's vocabulary writes it.
         lowercase: the tokenizer lower-cases; ``split`` takes text that already is.
-        leading: a text that does not begin with one of these characters gets a space; empty: none
-            does.
+        leading: a text that begins with none of these characters gets a space, if it is not
+            empty; no characters: no text does.
         white_space: characters that separate as a space does.
-        drops_spaces: spaces belong to no word.
-        runs: several spaces before a word are cut as one piece with it; else each is a word.
+        drops_spaces: spaces belong to no word. Only then there is ``apart``, only else there are
+            ``runs``, ``joined`` and ``signs_lead``.
+        apart: ASCII characters that are words wherever they stand.
+        runs: several spaces that follow each other stay in one piece with what they stand before.
+        joined: where letters, digits and signs, all ASCII, follow each other a word ends, but
+            perhaps beside one of these signs; None: it need not.
+        signs_lead: a sign and the letters behind it may be one word all the same.
         beyond_ascii: pieces with other printable characters do not depend on others either.
-        apart: with ``drops_spaces``: ASCII characters that are words wherever they stand.
-        joined: without: ASCII signs beside which words may go on; between other signs, letters
-            and digits, where one kind follows another, they never do. None: they may.
-        signs_lead: but between a sign and the letter behind it.
     """
 
     split: Split
@@ -70,11 +71,11 @@ class WordRules:
     leading: str = ""
     white_space: str = ""
     drops_spaces: bool = False
-    runs: bool = False
-    beyond_ascii: bool = False
     apart: str = ""
+    runs: bool = False
     joined: str | None = None
     signs_lead: bool = False
+    beyond_ascii: bool = False
 
 
 def word_rules(tokenizer: Mapping[str, Any]) -> WordRules | None:
@@ -167,7 +168,10 @@ def _byte_level(
         leading=" " if prefix else "",
         runs=True,
         beyond_ascii=beyond_ascii,
+        # A piece from within a text, if not ASCII, is shown to the tokenizer, which would put a
+        # space before it.
         joined=None if prefix else _CONTRACTS,
+        # Theirs has "[^\r\n\p{L}\p{N}]?\p{L}+".
         signs_lead=not {_LLAMA3, _QWEN2}.isdisjoint(patterns),
     )
 

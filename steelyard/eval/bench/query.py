@@ -115,7 +115,7 @@ def bench_query(
     # A small batch behind the others is another case.
     texts = texts[: len(texts) // BATCH * BATCH or len(texts)]
     if encoder.words is not None:
-        encoder.words.remember({})
+        encoder.words.forget()
     for batch in _batches(warm, BATCH):
         encoder.encode_query(batch)
     hit_rate, fast_share = _check(encoder, texts)
@@ -135,7 +135,7 @@ def bench_query(
 
     def forget() -> None:
         if encoder.words is not None:
-            encoder.words.remember({})
+            encoder.words.forget()
 
     many = _in_turns(
         encoder,
@@ -240,7 +240,7 @@ def _in_turns(
     just emptied the processor's caches, which a service never does.
     """
     words = encoder.words
-    known = words.known() if words is not None else {}
+    known = words.known() if words is not None else None
     seconds: list[list[float]] = [[] for _ in turns]
     for turn in range(_ROUNDS + 1):
         for which, (contender, prepare) in enumerate(turns):
@@ -250,7 +250,7 @@ def _in_turns(
             contender(timed)
             if turn:
                 seconds[which].append(time.perf_counter() - started)
-            if words is not None:
+            if words is not None and known is not None:
                 words.remember(known)
     return list(map(statistics.median, seconds))
 
@@ -259,7 +259,7 @@ def _check(encoder: QueryEncoder, texts: list[str]) -> tuple[float, float]:
     """Ids equal the tokenizer's for both arms; share of known pieces and of fast queries."""
     words = encoder.words
     hit_rate = fast_share = 0.0
-    known = words.known() if words is not None else {}
+    known = words.known() if words is not None else None
     if words is not None:
         hit_rate = words.hit_rate(texts)
         fast_share = sum(words.encode_one(text) is not None for text in texts) / len(texts)
@@ -273,7 +273,7 @@ def _check(encoder: QueryEncoder, texts: list[str]) -> tuple[float, float]:
                 "the fast way gave other token ids than the tokenizer",
                 "please report it, with the pack's tokenizer.json",
             )
-    if words is not None:
+    if words is not None and known is not None:
         words.remember(known)  # what the check taught is not known when the timing begins
     return hit_rate, fast_share
 

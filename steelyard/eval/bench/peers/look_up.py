@@ -71,7 +71,7 @@ def _keep(encoder: QueryEncoder) -> Callable[[], None]:
 
 def _forget(encoder: QueryEncoder) -> None:
     if encoder.words is not None:
-        encoder.words.remember({})
+        encoder.words.forget()
 
 
 def _facts(encoder: QueryEncoder, texts: Sequence[str]) -> dict[str, float]:
